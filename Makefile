@@ -1,0 +1,61 @@
+# `make` alone lists what can be done. PYTHON=python3.12 picks the interpreter, JOBS=8 the number of test processes.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lab check notebooks clean distclean
+
+PYTHON ?=
+JOBS ?= 2
+BIN := .venv/bin
+
+# One thread per process: JOBS processes share the cores. No bars: their timings would be part of a notebook's outputs.
+TESTING := OMP_NUM_THREADS=1 TQDM_DISABLE=1
+CELL_SECONDS := 600
+
+help: ## list these targets
+	@echo "tts_kernel: fine-tune open TTS models. Start with: make demo"
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+env: ## make .venv and install the pinned packages; does nothing when they are in place
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
+	    if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then \
+	        exec "$$python" tools/make_env.py $(if $(PYTHON),--this-python); \
+	    fi; \
+	done; \
+	echo "make env: no usable Python among: $(or $(PYTHON),python3.11 python3.12 python3)." >&2; \
+	echo "Needed: Python 3.11 or 3.12 with its venv module (Debian: apt-get install python3-venv)." >&2; \
+	echo "Name yours with: make env PYTHON=/path/to/python3.12" >&2; \
+	exit 1
+
+demo: env ## train stage 2 on the embedded demo corpus, on a CPU, and write a run folder
+	@echo "demo: running notebooks/02_stage2_grl.ipynb with its defaults"
+	@$(BIN)/python -m tts_kernel.headless notebooks/02_stage2_grl.ipynb
+
+test: check ## all that CI checks: the house rules, the test suite, the notebooks
+	@echo "test: the suite, in $(JOBS) processes"
+	@$(TESTING) $(BIN)/python -m pytest -n $(JOBS) -m "not gpu" --ignore=tests/house
+	@echo "test: every notebook runs, and its stored outputs still hold"
+	@$(TESTING) $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout $(CELL_SECONDS) \
+	    --timeout $$(($(CELL_SECONDS) + 60)) -n $(JOBS) --dist loadfile -p no:cacheprovider notebooks/
+
+lab: env ## open JupyterLab on this folder; it prints the address with its token
+	@$(BIN)/python -m jupyterlab --ServerApp.root_dir=. $(LAB_ARGS)
+
+check: env ## the quick part of the tests: style, types, house rules
+	@echo "check: ruff, mypy, then tests/house"
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/python -m pytest -q tests/house
+
+notebooks: env ## run every notebook again and store the outputs that nbval compares
+	@$(TESTING) $(BIN)/python -m tools.record_notebooks --cell-seconds $(CELL_SECONDS)
+
+clean: ## remove caches and build leftovers; keeps .venv and runs
+	@echo "clean: removing caches (.venv and runs stay)"
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	@find tts_kernel tests tools notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean ## clean, and remove .venv too; keeps runs
+	@echo "distclean: removing .venv"
+	@rm -rf .venv

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tts_kernel.audio.spectrogram import LogMel, PowerLogMel, indextts2_mel, mel_filters
+
+CASE = Path(__file__).parents[1] / "fixtures" / "parity" / "indextts2" / "mel_22k"
+
+
+@pytest.fixture(scope="module")
+def case() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    return json.loads((CASE / "case.json").read_text()), dict(np.load(CASE / "io.npz"))
+
+
+def test_power_log_mel_equals_the_trainers(case: tuple[dict[str, Any], dict[str, np.ndarray]]) -> None:
+    meta, arrays = case
+    found = indextts2_mel().of_clip(arrays["in_wave"])
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    tolerance = meta["atol_per_array"]["out_fork_logmel"]
+    np.testing.assert_allclose(found, arrays["out_fork_logmel"], rtol=0, atol=tolerance)
+
+
+def test_log_mel_equals_the_official_one(case: tuple[dict[str, Any], dict[str, np.ndarray]]) -> None:
+    meta, arrays = case
+    official = meta["params"]["official"]
+    mel = LogMel(
+        official["sampling_rate"], official["n_fft"], official["hop_size"], official["num_mels"], official["fmin"]
+    )
+    found = mel(torch.from_numpy(arrays["in_wave"])[None]).numpy()
+    tolerance = meta["atol_per_array"]["out_official_mel"]
+    np.testing.assert_allclose(found, arrays["out_official_mel"], rtol=0, atol=tolerance)
+
+
+def test_frame_counts_follow_the_docstrings() -> None:
+    for samples in (5_000, 5_120, 5_121):
+        wav = torch.zeros(2, samples)
+        assert indextts2_mel()(wav).shape == (2, 80, samples // 256 + 1)
+        assert LogMel(22_050, 1024, 256, 80)(wav).shape == (2, 80, samples // 256)
+
+
+def test_silence_is_the_floor() -> None:
+    np.testing.assert_allclose(indextts2_mel().of_clip(np.zeros(4_096, np.float32)), np.log(1e-5), rtol=1e-6)
+
+
+def test_a_second_instance_with_other_settings_does_not_disturb_the_first() -> None:
+    wav = torch.randn(1, 8_000, generator=torch.Generator().manual_seed(1))
+    mel = indextts2_mel()
+    before = mel(wav)
+    PowerLogMel(24_000, 1024, 256, 80, f_max=8_000.0)(wav)
+    torch.testing.assert_close(mel(wav), before, rtol=0, atol=0)
+    assert not mel.state_dict(), "tables are computed, never stored with weights"
+
+
+def test_a_pickled_mel_is_the_same_mel() -> None:
+    wav = np.sin(np.arange(8_000) / 9).astype(np.float32)
+    of_clip = indextts2_mel().of_clip  # worker processes receive it so
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(of_clip))(wav), of_clip(wav))
+
+
+@pytest.mark.parametrize("mel", [indextts2_mel(), LogMel(22_050, 1024, 256, 80)])
+def test_a_clip_too_short_is_refused_with_its_length(mel: PowerLogMel | LogMel) -> None:
+    with pytest.raises(ValueError, match="100 samples"):
+        mel(torch.zeros(1, 100))
+
+
+def test_unknown_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match="bark"):
+        mel_filters(22_050, 1024, 80, scale="bark")

@@ -1,0 +1,1 @@
+"""Waveforms, spectrograms and semantic units."""

@@ -1,0 +1,1 @@
+"""Judging a model by more than its loss."""

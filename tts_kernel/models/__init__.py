@@ -1,0 +1,1 @@
+"""The networks, one folder per family; the mechanisms they share lie beside them."""

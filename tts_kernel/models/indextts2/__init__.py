@@ -1,0 +1,1 @@
+"""IndexTTS-2's autoregressive model: text, speaker and emotion in, semantic codes out."""

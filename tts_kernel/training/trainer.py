@@ -1,0 +1,400 @@
+"""The training loop: update, log, validate, save, in the order it happens. The recipe hands it the loss."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from tts_kernel.data.batch import Batch
+from tts_kernel.data.sampler import BatchPlan, PlannedBatch, Position
+from tts_kernel.models.weights import CheckpointError
+from tts_kernel.optim.optimizers import effective_rate
+from tts_kernel.runs import Run
+from tts_kernel.training.checkpoints import FORMAT, CheckpointFolder, random_state, set_random_state
+from tts_kernel.training.metrics import MetricLog
+from tts_kernel.training.speed import Precision, autocast
+
+log = logging.getLogger(__name__)
+
+Status = Literal["finished", "mels exhausted", "step limit reached"]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: a value that is not finite, or a resume that contradicts its checkpoint."""
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """The user or the system asked the run to stop; it has been saved."""
+
+
+@dataclass
+class Terms:
+    """What a loss makes of one batch: sums, so that the mean over several batches is exact."""
+
+    sums: dict[str, Tensor]  # by loss term, over its targets
+    hits: dict[str, Tensor] = field(default_factory=dict)  # right answers, by metric name
+
+
+class Objective(Protocol):
+    """The recipe's loss. `weights` by term; a term's targets are counted before the forward pass, so that each
+    micro-batch can be divided by the total of its update."""
+
+    weights: Mapping[str, float]
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Targets of each term, and of each metric in `Terms.hits`."""
+
+    def __call__(self, batch: Batch) -> Terms:
+        """Forward pass."""
+
+    def before_step(self, step: int) -> dict[str, float]:
+        """Called before every update, with its number counted from 0; returns metrics to log, with full names."""
+
+    def summary(self, split: Literal["train", "val"], means: Mapping[str, float]) -> dict[str, float]:
+        """Mean of each term and metric -> metrics under their full names, `train/...` or `val/...`."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What the loop itself needs to know."""
+
+    grad_accumulation: int = 1  # micro-batches per update
+    grad_clip: float = 0.5  # largest gradient norm
+    epochs: int = 1
+    max_steps: int = 0  # stop here without changing the schedule's horizon; 0 for the whole horizon
+    log_every: int = 100  # updates
+    validate_every: int = 500
+    save_every: int = 500
+    keep_checkpoints: int = 3  # step_*.pth
+    num_workers: int = 0  # of the data loader
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    status: Status
+    step: int
+    horizon: int  # updates the schedule was planned for
+    val_before: dict[str, float]
+    val_after: dict[str, float]
+    seconds: float  # of this session
+
+
+class Trainer:
+    """One run of one objective. `fit` starts or, where the run folder holds a checkpoint, resumes exactly."""
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        rate: Callable[[int], float],
+        data: Dataset[Batch],
+        plan: BatchPlan,
+        validation: tuple[Dataset[Batch], BatchPlan],
+        settings: LoopSettings,
+        device: torch.device,
+        identity: Mapping[str, Any],
+    ) -> None:
+        """`rate` is the factor on the peak rate by update. `identity` holds what a resume must not change (the
+        horizon is added), by name, as plain values; it is stored in every checkpoint."""
+        self.run, self.model, self.objective, self.optimizer = run, model, objective, optimizer
+        self.data, self.plan, self.validation, self.settings, self.device = data, plan, validation, settings, device
+        self.horizon = -(-plan.batches_per_epoch() // settings.grad_accumulation) * settings.epochs
+        self.identity = {**identity, "horizon": self.horizon}
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        self.autocast = autocast(device, settings.precision)
+        self.trainable = [p for group in optimizer.param_groups for p in group["params"]]
+        self.checkpoints = CheckpointFolder(run.checkpoints, settings.keep_checkpoints)
+        self.step, self.position = 0, Position()
+        self.val_before: dict[str, float] = {}
+        self.val_last: dict[str, float] = {}
+        self.train_last: dict[str, float] = {}
+        self._saved_at = self._validated_at = -1
+
+    # One update
+
+    def update(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
+        """One optimiser step. Losses are sums over targets, divided once by their total, so the gradient does not
+        depend on how the batch was split. A gradient that is not finite raises before it reaches a weight."""
+        extra = self.objective.before_step(self.step)
+        totals: dict[str, int] = defaultdict(int)
+        for batch in micro_batches:
+            for name, count in self.objective.counts(batch).items():
+                totals[name] += count
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        for batch in micro_batches:
+            batch = batch.to(self.device)
+            with self.autocast():
+                terms = self.objective(batch)
+                loss = sum(
+                    weight * terms.sums[name] / max(totals[name], 1) for name, weight in self.objective.weights.items()
+                )
+            loss.backward()
+            for name, value in {**terms.sums, **terms.hits}.items():
+                sums[name] += value.detach()
+        means = {name: (value / totals[name]).item() for name, value in sums.items() if totals[name]}
+        try:
+            norm = clip_grad_norm_(self.trainable, self.settings.grad_clip, error_if_nonfinite=True).item()
+        except RuntimeError as error:
+            self._refuse_non_finite(micro_batches, means, error)
+        rate = effective_rate(self.optimizer)  # the one this step uses
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        own = {"train/lr": rate, "train/grad_norm": norm, "train/clipped": float(norm > self.settings.grad_clip)}
+        return {**self.objective.summary("train", means), **extra, **own}
+
+    def _refuse_non_finite(self, micro_batches: Sequence[Batch], means: Mapping[str, float], error: Exception) -> None:
+        ids = [name for batch in micro_batches for name in batch.ids]
+        raise TrainingError(
+            f"step {self.step + 1}: the gradient is not finite (losses {means}); the step was not taken and the "
+            f"weights are as they were. Pairs: {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}. "
+            f"Look at these clips, or resume run {self.run.name} with a lower learning_rate or grad_clip"
+        ) from error
+
+    # Validation
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The whole validation split, by the path that training takes."""
+        data, plan = self.validation
+        self.model.eval()
+        sums: dict[str, float] = defaultdict(float)
+        totals: dict[str, int] = defaultdict(int)
+        for batch in self._loader(data, plan.epoch(Position())):
+            for name, count in self.objective.counts(batch).items():
+                totals[name] += count
+            with self.autocast():
+                terms = self.objective(batch.to(self.device))
+            for name, value in {**terms.sums, **terms.hits}.items():
+                sums[name] += value.item()
+        self.model.train()
+        means = {name: value / totals[name] for name, value in sums.items() if totals[name]}
+        return self.objective.summary("val", means)
+
+    # The loop
+
+    def fit(self) -> Outcome:
+        """Train from where the run folder stands to the end of the data. Raises RunInterrupted after SIGINT or SIGTERM
+        (saved), TrainingError when a step must not be taken (the last checkpoint stands)."""
+        started = time.monotonic()
+        resumed = self.run.resumed and self.checkpoints.latest_full.is_file()
+        if resumed:
+            self.resume()
+        with (
+            MetricLog(self.run.folder, self.step if resumed else None) as metrics,
+            stop_signals() as stop,
+            tqdm(total=self.horizon, initial=self.step, desc=self.run.name, unit="step", mininterval=1.0) as bar,
+        ):
+            self.model.train()
+            if not resumed:
+                self.val_before = self._validate_and_keep(metrics)
+            status: Status = "finished"
+            clock = Clock(self.step)
+            limit = self.settings.max_steps
+            for micro_batches in self._updates():
+                if limit and self.step >= limit:
+                    status = "step limit reached"
+                    break
+                self.train_last = self.update(micro_batches)
+                assert micro_batches[-1].position is not None
+                self.position = micro_batches[-1].position
+                bar.update()
+                if self.step % self.settings.log_every == 0 or self.step == 1:
+                    speed = clock.steps_per_second(self.step)
+                    metrics.write(self.step, {**self.train_last, "train/steps_per_second": speed})
+                    log.info(describe(self.step, self.horizon, self.train_last, speed))
+                if self.step % self.settings.validate_every == 0:
+                    self._validate_and_keep(metrics)
+                if self.step % self.settings.save_every == 0:
+                    self.save()
+                if stop.is_set():
+                    self.save()
+                    raise RunInterrupted(
+                        f"run {self.run.name} stopped at step {self.step} of {self.horizon} and is saved in "
+                        f"{self.checkpoints.latest_full}; start it again with run_name {self.run.name} to go on"
+                    )
+            if status == "finished" and self.position.epoch < self.settings.epochs:
+                status = "mels exhausted"
+            if self._validated_at != self.step:
+                self._validate_and_keep(metrics)
+            if self._saved_at != self.step:
+                self.save()
+        return Outcome(status, self.step, self.horizon, self.val_before, self.val_last, time.monotonic() - started)
+
+    def _validate_and_keep(self, metrics: MetricLog) -> dict[str, float]:
+        self.val_last = self.validate()
+        self._validated_at = self.step
+        metrics.write(self.step, self.val_last)
+        better = self.checkpoints.save_best(self._weights(), self.val_last)
+        values = "  ".join(f"{name} {value:.4f}" for name, value in self.val_last.items())
+        log.info("step %d  %s%s", self.step, values, f"  -> {', '.join(better)}" if better else "")
+        return self.val_last
+
+    def _updates(self) -> Iterator[list[Batch]]:
+        """Micro-batches by update, to the end of the last epoch or of what is available. The last update of an epoch
+        may have fewer."""
+        while self.position.epoch < self.settings.epochs:
+            epoch = self.position.epoch
+            group: list[Batch] = []
+            for batch in self._loader(self.data, self.plan.epoch(self.position)):
+                group.append(batch)
+                if len(group) == self.settings.grad_accumulation:
+                    yield group
+                    group = []
+            if group:
+                yield group
+            if self.plan.exhausted(self.position):
+                return
+            if self.position.epoch == epoch:
+                self.position = Position(epoch + 1)
+
+    def _loader(self, data: Dataset[Batch], planned: Iterator[PlannedBatch]) -> DataLoader[Batch]:
+        return DataLoader(
+            data,
+            sampler=planned,  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.settings.num_workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else its workers' seed would be drawn from the state that a resume restores
+        )
+
+    # Checkpoints
+
+    def _weights(self) -> dict[str, Any]:
+        return {"model": self.model.state_dict(), "step": self.step, "epoch": self.position.epoch, "format": FORMAT}
+
+    def save(self) -> None:
+        """latest_full.pth, latest.pth and the step file."""
+        weights = self._weights()
+        full = {
+            **weights,
+            "optimizer": self.optimizer.state_dict(),
+            "optimizer_type": type(self.optimizer).__name__.lower(),
+            "scheduler": {"last_epoch": self.schedule.last_epoch},
+            "scaler": None,  # bfloat16 needs none; the key is the guide's
+            "manifests": self.identity.get("manifests"),
+            "identity": self.identity,
+            "position": self.position.to_mapping(),
+            "batch_size": self.plan.batch_size,
+            "random": random_state(),
+            "val_before": self.val_before,
+            **{name.replace("/", "_"): value for name, value in {**self.train_last, **self.val_last}.items()},
+            "val_last": self.val_last,
+        }
+        self.checkpoints.save_latest(weights, full, self.step)
+        self._saved_at = self.step
+
+    def resume(self) -> None:
+        """Weights, optimiser, schedule, sampler position and random states as they were saved. Raises TrainingError,
+        naming each difference, if the run's identity changed."""
+        content = self.checkpoints.read_latest()
+        before = content["identity"]
+        changed = [
+            f"{name}: {before.get(name)!r} when it was saved, {value!r} now"
+            for name, value in self.identity.items()
+            if before.get(name) != value
+        ]
+        if changed:
+            raise TrainingError(
+                f"run {self.run.name} cannot go on at step {content['step']} with other facts than it began with:\n  "
+                + "\n  ".join(changed)
+                + "\nUse the old values, or start a new run with base_checkpoint "
+                + str(self.checkpoints.folder / "latest.pth")
+            )
+        missing, unexpected = self.model.load_state_dict(content["model"], strict=False)
+        if missing or unexpected:
+            raise CheckpointError(f"{self.checkpoints.latest_full}: missing {missing[:4]}, unexpected {unexpected[:4]}")
+        kind = type(self.optimizer).__name__.lower()
+        if content["optimizer_type"] == kind:
+            self.optimizer.load_state_dict(content["optimizer"])
+            self._saved_at = content["step"]
+        else:
+            log.warning(
+                "the checkpoint's optimizer is %s, this run's is %s: weights kept, optimizer state dropped",
+                content["optimizer_type"],
+                kind,
+            )
+        self.step = content["step"]
+        self.position = Position(**content["position"])
+        if content["batch_size"] != self.plan.batch_size and self.position.batch:
+            log.warning(
+                "batch_size was %d and is %d: the current window of %d rows is begun again",
+                content["batch_size"],
+                self.plan.batch_size,
+                self.position.end - self.position.start,
+            )
+            self.position = Position(self.position.epoch, self.position.start, self.position.start)
+        self.schedule.last_epoch = self.step - 1
+        self.schedule.step()
+        self.val_before, self.val_last = content["val_before"], content["val_last"]
+        set_random_state(content["random"])
+        log.info("run %s resumed at step %d of %d", self.run.name, self.step, self.horizon)
+
+
+class Clock:
+    """Speed since the last reading."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.time = step, time.monotonic()
+
+    def steps_per_second(self, step: int) -> float:
+        now = time.monotonic()
+        speed = (step - self.step) / max(now - self.time, 1e-9)
+        self.step, self.time = step, now
+        return speed
+
+
+def describe(step: int, horizon: int, metrics: Mapping[str, float], speed: float) -> str:
+    """The one log line of an interval."""
+    seconds = int((horizon - step) / speed) if speed > 0 else 0
+    eta = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    shown = {name.removeprefix("train/"): value for name, value in metrics.items() if name != "train/clipped"}
+    values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+    return f"step {step}/{horizon}  {values}  {speed:.2f} steps/s  eta {eta}"
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set instead of killing the process: the loop then saves and stops. A second
+    signal does what it would have done. Outside the main thread signals stay as they are."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in watched}
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+        log.warning("%s: stopping after this step, saving first", signal.Signals(number).name)
+        stop.set()
+
+    for number in watched:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number in watched:
+            signal.signal(number, before[number])
