@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -38,7 +39,7 @@ def runs_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where prepared demo corpora and base models lie, shared by all clones: TTS_KERNEL_CACHE, else the user's cache."""
+    """Where prepared demo corpora and base models lie, for all clones: TTS_KERNEL_CACHE, else the user's cache."""
     named = os.environ.get("TTS_KERNEL_CACHE")
     if named:
         return project_path(named)
@@ -134,14 +135,29 @@ class Run:
         write_atomically(path, json.dumps({"run": self.name, **values}, indent=1, ensure_ascii=False) + "\n")
         return path
 
+    def start_logging(self) -> None:
+        """One line per event to the notebook's or terminal's output, and with its time to the run's run.log."""
+        package = logging.getLogger("tts_kernel")
+        package.setLevel(logging.INFO)
+        package.propagate = False
+        for handler in list(package.handlers):
+            package.removeHandler(handler)
+            handler.close()
+        shown = logging.StreamHandler(sys.stdout)
+        shown.setFormatter(logging.Formatter("%(message)s"))
+        kept = logging.FileHandler(self.folder / "run.log", encoding="utf-8")
+        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        package.addHandler(shown)
+        package.addHandler(kept)
+
     def note_notebook(self, where: str) -> None:
         """notebook.txt: where the executed notebook is. A kernel does not know its own file, its caller does."""
         write_atomically(self.folder / "notebook.txt", where + "\n")
 
 
 def open_run(settings: Any, name: str, prefix: str) -> Run:
-    """The folder `runs/<name>`; an empty name makes `<prefix>-<UTC time>`. A new run gets its settings.json; an existing
-    one is to be resumed and keeps its own until the recipe has checked what may differ (`Run.save_settings`).
+    """The folder `runs/<name>`; an empty name makes `<prefix>-<UTC time>`. A new run gets its settings.json, one that
+    exists is to be resumed and keeps its own until the recipe has checked what may differ (`Run.save_settings`).
     Raises RunError for a name that is no plain folder name, and where the folder cannot be written."""
     root = runs_folder()
     if name and not _NAME.fullmatch(name):

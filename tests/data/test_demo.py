@@ -16,7 +16,8 @@ from tts_kernel.audio import wav as audio
 from tts_kernel.audio.spectrogram import indextts2_mel
 from tts_kernel.audio.units import KMeansUnits, acoustic_features
 from tts_kernel.data import demo
-from tts_kernel.data.demo import SENTENCES, SPEAKERS, STYLES, DemoCorpusError, choose_sentences, make_corpus, plan
+from tts_kernel.data.demo import DemoCorpusError, make_corpus
+from tts_kernel.data.demo_text import SENTENCES, SPEAKERS, STYLES, choose_sentences, plan
 from tts_kernel.data.extract import inside
 from tts_kernel.text.tokenizer import TextTokenizer
 
@@ -145,11 +146,11 @@ def test_styles_differ_on_korean_too(corpus: Path) -> None:
 
 
 def test_full_plan_is_balanced_and_leaves_enough_held_out() -> None:
-    clips = plan(seed=1, speakers=8, sentences=48, clips_per_style=18)
+    clips = plan(seed=1, speakers=8, sentences=48, clips_per_style=20)
     held_out = [clip for clip in clips if clip.held_out]
     assert len(clips) == len({clip.id for clip in clips}) == 576
-    assert len(held_out) == 192
-    for members, size in ((clips, 18), (held_out, 6)):
+    assert len(held_out) == 224
+    for members, size in ((clips, 20), (held_out, 7)):
         assert set(Counter((clip.speaker, clip.style) for clip in members).values()) == {size}
     assert len(choose_sentences(48)) == len({text for _, text in choose_sentences(48)}) == 48
     assert sum(language == "ko" for language, _ in choose_sentences(48)) == 24
@@ -158,7 +159,7 @@ def test_full_plan_is_balanced_and_leaves_enough_held_out() -> None:
 
 
 def test_another_seed_chooses_other_clips() -> None:
-    sizes = {"speakers": 2, "sentences": 48, "clips_per_style": 18}
+    sizes = {"speakers": 2, "sentences": 48, "clips_per_style": 20}
     assert plan(seed=1, **sizes) == plan(seed=1, **sizes) != plan(seed=2, **sizes)
 
 

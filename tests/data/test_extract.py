@@ -9,7 +9,9 @@ import pytest
 from tts_kernel.audio import wav as audio
 from tts_kernel.audio.spectrogram import indextts2_mel
 from tts_kernel.data import extract as extraction
-from tts_kernel.data.extract import CHUNK, UnsafePathError, extract, extract_mels, inside
+from tts_kernel.data.extract import CHUNK, extract, extract_mels
+from tts_kernel.data.files import UnsafePathError, inside
+from tts_kernel.data.manifest import read_manifest
 
 RATE = 22_050
 
@@ -102,23 +104,46 @@ def test_settings_out_of_range_are_refused(tmp_path: Path, workers: int, limit: 
         extract([], tmp_path, double, RATE, workers, limit)
 
 
-def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
+def write_manifest(folder: Path, targets: list[tuple[str, str]]) -> None:
+    """Pairs of these (target id, audio path), complete but for features that no test here reads."""
+    folder.mkdir(exist_ok=True)
+    rows = [
+        {
+            "id": f"{target}__{number}",
+            "target_id": target,
+            "prompt_id": "p",
+            "speaker": "s",
+            "target_text_ids_path": "t.npy",
+            "target_text_len": 1,
+            "target_codes_path": "c.npy",
+            "target_code_len": 1,
+            "target_audio_path": path,
+        }
+        for number, (target, path) in enumerate(targets)
+    ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "gpt_pairs_train.jsonl").write_text(text, encoding="utf-8")
 
 
-def test_command_line_extracts_each_target_once(clips: list[tuple[str, Path]], tmp_path: Path) -> None:
-    write_manifest(tmp_path, [{"target_id": clip, "target_audio_path": path.name} for clip, path in clips[:3] * 2])
+def test_command_line_extracts_each_target_once_and_orders_the_manifest(
+    clips: list[tuple[str, Path]], tmp_path: Path
+) -> None:
+    targets = [("absent", "absent.wav"), *((clip, path.name) for clip, path in clips[:3] * 2)]
+    write_manifest(tmp_path, targets)
     assert extraction.main([str(tmp_path)]) == 0
     assert len(list((tmp_path / "mel").iterdir())) == 3
+    ordered = read_manifest(tmp_path / "gpt_pairs_train_mel.jsonl")
+    assert ordered.strings("target_id").to_pylist() == [*(clip for clip, _ in clips[:3] * 2), "absent"]
+    assert ordered.numbers("target_mel_len").min() == -1 < ordered.numbers("target_mel_len").max()
 
 
 def test_command_line_fails_on_unreadable_audio_but_not_on_missing(
     clips: list[tuple[str, Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_manifest(tmp_path, [{"target_id": "absent", "target_audio_path": "absent.wav"}])
+    write_manifest(tmp_path, [("absent", "absent.wav")])
     assert extraction.main([str(tmp_path)]) == 0
-    write_manifest(tmp_path, [{"target_id": "text", "target_audio_path": "text.wav"}])
+    (tmp_path / "gpt_pairs_train_mel.jsonl").unlink()
+    write_manifest(tmp_path, [("text", "text.wav")])
     with caplog.at_level("INFO"):
         assert extraction.main([str(tmp_path)]) == 1
     assert "text.wav" in caplog.text
@@ -126,10 +151,12 @@ def test_command_line_fails_on_unreadable_audio_but_not_on_missing(
 
 
 def test_bad_manifest_lines_are_reported_together(tmp_path: Path) -> None:
-    rows = [{"target_id": "a"}, {"target_id": "b", "target_audio_path": "../b.wav"}]
-    write_manifest(tmp_path, rows)
+    write_manifest(tmp_path, [("a", "../a.wav"), ("b", "b.wav")])
     with (tmp_path / "gpt_pairs_train.jsonl").open("a", encoding="utf-8") as out:
-        out.write("{broken\n")
-    with pytest.raises(ValueError, match=r"(?s)jsonl:1: .*target_audio_path.*jsonl:2: .*jsonl:3: "):
+        out.write("{broken\n{}\n")
+    with pytest.raises(ValueError, match=r"(?s)jsonl:3: not JSON.*jsonl:4: no field 'id'"):
+        extraction.main([str(tmp_path)])
+    write_manifest(tmp_path, [("a", "../a.wav"), ("b", "/b.wav")])
+    with pytest.raises(ValueError, match=r"(?s)jsonl:1: target_audio_path.*jsonl:2: target_audio_path"):
         extraction.main([str(tmp_path)])
     assert not (tmp_path / "mel").exists()

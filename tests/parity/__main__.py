@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.parity.compare import UnknownCase, compare_case
+from tests.parity.compare import UnknownCaseError, compare_case
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
         try:
             rows = list(compare_case(folder))
         except (OSError, ValueError, KeyError) as error:
-            kind = "" if isinstance(error, UnknownCase) else f"{type(error).__name__}: "
+            kind = "" if isinstance(error, UnknownCaseError) else f"{type(error).__name__}: "
             print(f"{folder}: FAILED: {kind}{error}")
             status = 1
             continue

@@ -29,12 +29,12 @@ class Row:
     remark: str = ""
 
 
-class UnknownCase(ValueError):
+class UnknownCaseError(ValueError):
     """A case folder that no family recognises."""
 
 
 def compare_case(folder: Path) -> Iterator[Row]:
-    """Rows in the order of the record, then what we computed beyond it. Raises UnknownCase."""
+    """Rows in the order of the record, then what we computed beyond it. Raises UnknownCaseError."""
     case, arrays = load_case(folder)
     for recognise in FAMILIES:
         compute = recognise(case, arrays)
@@ -42,7 +42,7 @@ def compare_case(folder: Path) -> Iterator[Row]:
             break
     else:
         found = sorted(name for name in arrays if name.startswith("in_"))
-        raise UnknownCase(f"{folder}: no family knows a case with inputs {found or 'none'} and keys {sorted(case)}")
+        raise UnknownCaseError(f"{folder}: no family knows its inputs {found or 'none'} and keys {sorted(case)}")
     ours = compute(case, arrays)
     recorded = {name: value for name, value in arrays.items() if name.startswith("out_")}
     for name, value in recorded.items():

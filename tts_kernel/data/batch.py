@@ -116,26 +116,27 @@ class PairDataset(Dataset[Batch]):
             speaker_ids=torch.from_numpy(self.speaker_ids[rows]),
             position=planned.after,
         )
-        return replace(batch, **self._speaker(paths), **self._emotion(paths))
+        return self._with_emotion(self._with_speaker(batch, paths), paths)
 
-    def _speaker(self, paths: Callable[[str], list[Path]]) -> dict[str, Tensor]:
+    def _with_speaker(self, batch: Batch, paths: Callable[[str], list[Path]]) -> Batch:
         if self.speaker == "stored":
             count, width = self.limits.latents
-            return {
-                "latents": torch.stack(
-                    [load_frames(path, width, exactly=count) for path in paths("prompt_condition_path")]
-                )
-            }
+            latents = [load_frames(path, width, exactly=count) for path in paths("prompt_condition_path")]
+            return replace(batch, latents=torch.stack(latents))
         features = [load_frames(path, self.limits.semantic_bins) for path in paths("prompt_semantic_path")]
-        return {"speaker_features": pad_sequence(features, batch_first=True), "speaker_lengths": _lengths(features)}
+        return replace(
+            batch, speaker_features=pad_sequence(features, batch_first=True), speaker_lengths=_lengths(features)
+        )
 
-    def _emotion(self, paths: Callable[[str], list[Path]]) -> dict[str, Tensor]:
+    def _with_emotion(self, batch: Batch, paths: Callable[[str], list[Path]]) -> Batch:
         if self.emotion == "stored":
-            width = self.limits.latents[1]
-            return {"emotion_vector": torch.stack([load_vector(path, width) for path in paths("prompt_emo_vec_path")])}
+            vectors = [load_vector(path, self.limits.latents[1]) for path in paths("prompt_emo_vec_path")]
+            return replace(batch, emotion_vector=torch.stack(vectors))
         column = "target_mel_path" if self.emotion == "mel" else "target_semantic_path"
         features = [load_frames(path, self.limits.emotion_bins) for path in paths(column)]
-        return {"emotion_features": pad_sequence(features, batch_first=True), "emotion_lengths": _lengths(features)}
+        return replace(
+            batch, emotion_features=pad_sequence(features, batch_first=True), emotion_lengths=_lengths(features)
+        )
 
 
 def labels(mapping: dict[str, int], manifest: Manifest) -> np.ndarray:

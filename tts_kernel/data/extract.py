@@ -1,7 +1,8 @@
 """Extract one array per clip: parallel, resumable, with every failure named.
 
 A clip whose array exists is skipped, an array appears whole or not at all, so a job that was stopped is started again
-with the same command. From the command line it extracts the mels that a manifest's targets still miss:
+with the same command. From the command line it extracts the mels that a manifest's targets still miss, and puts the
+pairs that have one first in the mel manifest:
 
     python -m tts_kernel.data.extract DATA --workers 32 --limit 500000
 """
@@ -9,29 +10,26 @@ with the same command. From the command line it extracts the mels that a manifes
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from tts_kernel.audio import wav as audio
 from tts_kernel.audio.wav import AudioError, Hz
+from tts_kernel.data.files import inside, save_array
+from tts_kernel.data.manifest import ManifestError, read_manifest
+from tts_kernel.data.ordering import MEL_MANIFEST, order_mel_first
 
 CHUNK = 32  # clips per task of a worker: the extractor itself travels once per task
 
 log = logging.getLogger(__name__)
-
-
-class UnsafePathError(ValueError):
-    """An id or path from a data file that would leave its folder."""
 
 
 @dataclass(frozen=True)
@@ -108,38 +106,6 @@ def extract_mels(
     return extract(clips, folder, mel.of_clip, mel.sample_rate, workers, limit, desc="mel")
 
 
-def inside(folder: Path, relative: str) -> Path:
-    """`folder / relative` for a path that comes from a data file.
-
-    Raises UnsafePathError if it is empty, absolute (on any system), has a `..` part or a control character."""
-    pure = PurePosixPath(relative)
-    bad = (
-        not relative.strip()
-        or any(ord(character) < 32 for character in relative)
-        or "\\" in relative
-        or pure.is_absolute()
-        or PureWindowsPath(relative).drive
-        or ".." in pure.parts
-        or pure == PurePosixPath(".")
-    )
-    if bad:
-        raise UnsafePathError(
-            f"{relative!r} would leave its data folder; expected a relative path without '..' or '\\'"
-        )
-    return folder.joinpath(*pure.parts)
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write one .npy, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as out:
-            np.save(out, array, allow_pickle=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 Job = tuple[str, Path, Path]  # clip id, audio path, array path
 Outcome = tuple[str, str | None]  # clip id, what went wrong
 
@@ -189,33 +155,19 @@ def _array_path(folder: Path, clip: str) -> Path:
     return path.with_name(path.name + ".npy")
 
 
-def _targets(manifest: Path) -> Iterator[tuple[str, Path]]:
-    """(target id, audio path) of a pair manifest, each target once.
-    Raises ValueError listing every bad line as `file:line: reason`."""
-    seen: set[str] = set()
-    problems: list[str] = []
-    with manifest.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                target, path = row["target_id"], row["target_audio_path"]
-                if not isinstance(target, str) or not isinstance(path, str):
-                    raise ValueError("target_id and target_audio_path must be strings")
-                if target not in seen:
-                    seen.add(target)
-                    yield target, inside(manifest.parent, path)
-            except KeyError as error:
-                problems.append(f"{manifest}:{number}: no field {error}")
-            except (TypeError, ValueError) as error:  # broken JSON is a ValueError
-                problems.append(f"{manifest}:{number}: {error}")
-    if problems:
-        raise ValueError("\n".join(problems))
+def _targets(data: Path, manifest: str) -> Iterator[tuple[str, Path]]:
+    """(target id, audio path) of a pair manifest, each target once. Raises ManifestError listing every bad line."""
+    pairs = read_manifest(data / manifest)
+    if not pairs.has("target_audio_path").all():
+        raise ManifestError([f"{pairs.path}: rows without target_audio_path; expected the audio of every target"])
+    columns = (pairs.strings(name).to_pylist() for name in ("target_id", "target_audio_path"))
+    for clip, path in dict(zip(*columns, strict=True)).items():
+        yield clip, inside(data, path)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Extract the mels that a manifest's targets miss; 1 if audio was unreadable, else 0."""
+    """Extract the mels that a manifest's targets miss, then bring the mel-first manifest up to date with them.
+    Returns 1 if audio was unreadable, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m tts_kernel.data.extract", description="Extract the mels that a manifest's targets still miss."
     )
@@ -225,13 +177,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=None, help="clips to try at most")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    manifest = options.data / options.manifest
-    if not manifest.is_file():
-        parser.error(f"{manifest}: no such manifest; name it with --manifest")
-    report = extract_mels(_targets(manifest), options.data / "mel", options.workers, options.limit)
+    targets = _targets(options.data, options.manifest)
+    report = extract_mels(targets, options.data / "mel", options.workers, options.limit)
     for clip, reason in report.failures:
         log.warning("%s: %s", clip, reason)
     log.info("%s", report)
+    log.info("%s: %s", options.data / MEL_MANIFEST, order_mel_first(options.data, options.manifest))
     return 1 if report.unreadable else 0
 
 

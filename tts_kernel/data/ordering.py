@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tts_kernel.data.files import inside
 from tts_kernel.data.manifest import Manifest, ManifestError, read_manifest, write_manifest
 
 MEL_MANIFEST = "gpt_pairs_train_mel.jsonl"
@@ -25,6 +26,9 @@ class Ordered:
     stayed: int  # were available before
     added: int  # became available
     waiting: int  # have no mel yet
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows: {self.stayed} had a mel and stay, {self.added} more have one, {self.waiting} wait"
 
 
 def available_prefix(manifest: Manifest) -> int:
@@ -56,7 +60,16 @@ def order_mel_first(data: Path, source: str = "gpt_pairs_train.jsonl", target: s
     first time. Row count and set of rows stay equal to the source's. Raises ManifestError if a mel that was
     available has vanished."""
     ordered = (data / target).is_file()
-    manifest = read_manifest(data / (target if ordered else source))
+    manifest = read_manifest(data / source)
+    if ordered:
+        ids, manifest = set(manifest.strings("id").to_pylist()), read_manifest(data / target)
+        if len(ids) != len(manifest) or ids != set(manifest.strings("id").to_pylist()):
+            raise ManifestError(
+                [
+                    f"{data / target}: {len(manifest)} rows that are not the {len(ids)} of {source}; the source has "
+                    "changed. Runs that began with the old rows end with them: start anew without this file"
+                ]
+            )
     prefix = available_prefix(manifest) if ordered else 0
     ids = manifest.strings("target_id").to_pylist()
     frames = {clip: _mel_frames(data, clip) for clip in set(ids)}
@@ -79,7 +92,7 @@ def order_mel_first(data: Path, source: str = "gpt_pairs_train.jsonl", target: s
 
 def _mel_frames(data: Path, clip: str) -> int:
     """Frames of a clip's mel from the file's header; 0 where there is none."""
-    path = data / "mel" / f"{clip}.npy"
+    path = inside(data / "mel", f"{clip}.npy")
     if not path.is_file():
         return 0
     try:

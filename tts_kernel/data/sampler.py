@@ -49,9 +49,9 @@ class BatchPlan:
         if self.window % self.batch_size:
             object.__setattr__(self, "window", max(self.window // self.batch_size, 1) * self.batch_size)
 
-    def batches_per_epoch(self) -> int:
+    def updates_per_epoch(self, grad_accumulation: int = 1) -> int:
         """Of all rows, available or not: what a learning-rate horizon is computed from."""
-        return -(-len(self.rows) // self.batch_size)
+        return -(-len(self.rows) // (self.batch_size * grad_accumulation))
 
     def epoch(self, position: Position) -> Iterator[PlannedBatch]:
         """From `position` to the end of its epoch, or of what is available."""

@@ -1,4 +1,4 @@
-"""What a vector still tells: a fresh linear probe, trained on half of the held-out clips and tested on the other half."""
+"""What a vector still tells: a fresh linear probe, trained on half of the held-out clips, tested on the other half."""
 
 from __future__ import annotations
 

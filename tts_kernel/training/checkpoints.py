@@ -119,7 +119,7 @@ class CheckpointFolder:
         content = read_checkpoint(self.latest_full, mmap=False)
         if content.get("format") != FORMAT:
             raise CheckpointError(
-                f"{self.latest_full}: format {content.get('format')!r}, expected {FORMAT}; it cannot be resumed exactly. "
-                "Start a new run with this file as base_checkpoint"
+                f"{self.latest_full}: format {content.get('format')!r}, expected {FORMAT}; it cannot be resumed "
+                "exactly. Start a new run with this file as base_checkpoint"
             )
         return content

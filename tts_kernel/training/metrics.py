@@ -20,7 +20,7 @@ class MetricLog:
 
     def __init__(self, folder: Path, resumed_at: int | None = None) -> None:
         self.path = folder / "metrics.jsonl"
-        torn = self.path.exists() and not self.path.read_bytes()[-1:] in (b"\n", b"")
+        torn = self.path.exists() and self.path.read_bytes()[-1:] not in (b"\n", b"")
         self._file = self.path.open("a", encoding="utf-8")
         if torn:  # the process died in the middle of a line
             self._file.write("\n")

@@ -117,7 +117,7 @@ class Trainer:
         horizon is added), by name, as plain values; it is stored in every checkpoint."""
         self.run, self.model, self.objective, self.optimizer = run, model, objective, optimizer
         self.data, self.plan, self.validation, self.settings, self.device = data, plan, validation, settings, device
-        self.horizon = -(-plan.batches_per_epoch() // settings.grad_accumulation) * settings.epochs
+        self.horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
         self.identity = {**identity, "horizon": self.horizon}
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         self.autocast = autocast(device, settings.precision)
@@ -127,6 +127,7 @@ class Trainer:
         self.val_before: dict[str, float] = {}
         self.val_last: dict[str, float] = {}
         self.train_last: dict[str, float] = {}
+        self.resumed = False
         self._saved_at = self._validated_at = -1
 
     # One update
@@ -144,10 +145,8 @@ class Trainer:
             batch = batch.to(self.device)
             with self.autocast():
                 terms = self.objective(batch)
-                loss = sum(
-                    weight * terms.sums[name] / max(totals[name], 1) for name, weight in self.objective.weights.items()
-                )
-            loss.backward()
+                parts = [w * terms.sums[name] / max(totals[name], 1) for name, w in self.objective.weights.items()]
+            torch.stack(parts).sum().backward()
             for name, value in {**terms.sums, **terms.hits}.items():
                 sums[name] += value.detach()
         means = {name: (value / totals[name]).item() for name, value in sums.items() if totals[name]}
@@ -197,17 +196,15 @@ class Trainer:
         """Train from where the run folder stands to the end of the data. Raises RunInterrupted after SIGINT or SIGTERM
         (saved), TrainingError when a step must not be taken (the last checkpoint stands)."""
         started = time.monotonic()
-        resumed = self.run.resumed and self.checkpoints.latest_full.is_file()
-        if resumed:
-            self.resume()
+        self.resume_if_started()
         with (
-            MetricLog(self.run.folder, self.step if resumed else None) as metrics,
+            MetricLog(self.run.folder, self.step if self.resumed else None) as metrics,
             stop_signals() as stop,
             tqdm(total=self.horizon, initial=self.step, desc=self.run.name, unit="step", mininterval=1.0) as bar,
         ):
             self.model.train()
-            if not resumed:
-                self.val_before = self._validate_and_keep(metrics)
+            if not self.resumed:
+                self.val_before = self._validate_and_log(metrics)
             status: Status = "finished"
             clock = Clock(self.step)
             limit = self.settings.max_steps
@@ -224,7 +221,7 @@ class Trainer:
                     metrics.write(self.step, {**self.train_last, "train/steps_per_second": speed})
                     log.info(describe(self.step, self.horizon, self.train_last, speed))
                 if self.step % self.settings.validate_every == 0:
-                    self._validate_and_keep(metrics)
+                    self._validate_and_log(metrics)
                 if self.step % self.settings.save_every == 0:
                     self.save()
                 if stop.is_set():
@@ -236,18 +233,19 @@ class Trainer:
             if status == "finished" and self.position.epoch < self.settings.epochs:
                 status = "mels exhausted"
             if self._validated_at != self.step:
-                self._validate_and_keep(metrics)
+                self._validate_and_log(metrics)
             if self._saved_at != self.step:
                 self.save()
         return Outcome(status, self.step, self.horizon, self.val_before, self.val_last, time.monotonic() - started)
 
-    def _validate_and_keep(self, metrics: MetricLog) -> dict[str, float]:
+    def _validate_and_log(self, metrics: MetricLog) -> dict[str, float]:
         self.val_last = self.validate()
         self._validated_at = self.step
         metrics.write(self.step, self.val_last)
-        better = self.checkpoints.save_best(self._weights(), self.val_last)
-        values = "  ".join(f"{name} {value:.4f}" for name, value in self.val_last.items())
-        log.info("step %d  %s%s", self.step, values, f"  -> {', '.join(better)}" if better else "")
+        # What the run started from is no result of it, however low its loss.
+        better = self.checkpoints.save_best(self._weights(), self.val_last) if self.step else []
+        values = "  ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in self.val_last.items())
+        log.info("step %d  validation  %s%s", self.step, values, f"  -> {', '.join(better)}" if better else "")
         return self.val_last
 
     def _updates(self) -> Iterator[list[Batch]]:
@@ -271,7 +269,7 @@ class Trainer:
     def _loader(self, data: Dataset[Batch], planned: Iterator[PlannedBatch]) -> DataLoader[Batch]:
         return DataLoader(
             data,
-            sampler=planned,  # type: ignore[arg-type]
+            sampler=planned,
             batch_size=None,
             num_workers=self.settings.num_workers,
             pin_memory=self.device.type == "cuda",
@@ -303,6 +301,11 @@ class Trainer:
         }
         self.checkpoints.save_latest(weights, full, self.step)
         self._saved_at = self.step
+
+    def resume_if_started(self) -> None:
+        """`resume`, once, where the run folder holds a checkpoint."""
+        if not self.resumed and self.checkpoints.latest_full.is_file():
+            self.resume()
 
     def resume(self) -> None:
         """Weights, optimiser, schedule, sampler position and random states as they were saved. Raises TrainingError,
@@ -348,6 +351,7 @@ class Trainer:
         self.schedule.step()
         self.val_before, self.val_last = content["val_before"], content["val_last"]
         set_random_state(content["random"])
+        self.resumed = True
         log.info("run %s resumed at step %d of %d", self.run.name, self.step, self.horizon)
 
 
@@ -382,7 +386,7 @@ def stop_signals() -> Iterator[threading.Event]:
         yield stop
         return
     watched = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in watched}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in watched}
 
     def ask(number: int, frame: Any) -> None:
         if stop.is_set():

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-EMOTION_WIDTH = 1024  # the emotion perceiver's own width, fixed in the published layout
 SEMANTIC_WIDTH = 1024  # w2v-BERT 2.0 features, what both published conditioners read
 MEL_WIDTH = 80  # log-mel bins, what stage 2's emotion conformer reads
 
@@ -49,6 +48,7 @@ class GPTConfig:
     emo_condition_module: ConditionerConfig = field(
         default_factory=lambda: ConditionerConfig(linear_units=1024, attention_heads=4, num_blocks=4)
     )
+    emotion_width: int = 1024  # of the emotion perceiver
     semantic_input_size: int = SEMANTIC_WIDTH  # what the speaker conformer reads
     emo_mel_input_size: int | None = (
         None  # what the emotion conformer reads: None for the semantic features, 80 for mels

@@ -111,7 +111,7 @@ def generate(
         )
         logits = model.mel_head(model.final_norm(output.last_hidden_state[:, -1]))
         logits_of_steps.append(logits)
-        scores = processors(torch.cat([seen, history], dim=1), logits.float())
+        scores = processors(torch.cat([seen, history], dim=1).long(), logits.float())  # type: ignore[arg-type]
         if sampling.temperature > 0:
             code = torch.multinomial(scores.softmax(-1), 1, generator=generator)[:, 0]
         else:

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2Config, GPT2Model
 
 from tts_kernel.models.gradient_reversal import GradientReversal, SpeakerClassifier
-from tts_kernel.models.indextts2.config import EMOTION_WIDTH, GPTConfig
+from tts_kernel.models.indextts2.config import GPTConfig
 from tts_kernel.models.indextts2.conformer import ConformerEncoder
 from tts_kernel.models.indextts2.perceiver import PerceiverResampler
 
@@ -79,11 +79,11 @@ class UnifiedVoice(nn.Module):
         )
         self.emo_conditioning_encoder = ConformerEncoder(config.emotion_input_size, emotion)
         self.emo_perceiver_encoder = PerceiverResampler(
-            EMOTION_WIDTH, emotion.output_size, 1, emotion.attention_heads, emotion.perceiver_mult
+            config.emotion_width, emotion.output_size, 1, emotion.attention_heads, emotion.perceiver_mult
         )
         self.conditioning_encoder.reference_padding = reference_padding
         self.emo_conditioning_encoder.reference_padding = reference_padding
-        self.emovec_layer = nn.Linear(EMOTION_WIDTH, dim)
+        self.emovec_layer = nn.Linear(config.emotion_width, dim)
         self.emo_layer = nn.Linear(dim, dim)
         self.text_embedding = nn.Embedding(config.number_text_tokens + 1, dim)
         self.mel_embedding = nn.Embedding(config.number_mel_codes, dim)
@@ -105,10 +105,10 @@ class UnifiedVoice(nn.Module):
             bos_token_id=None,
             eos_token_id=None,
             use_cache=False,
-            attn_implementation="sdpa",
         )
+        backbone._attn_implementation = "sdpa"
         self.gpt = GPT2Model(backbone)
-        self.gpt.wpe = NoPositions()
+        self.gpt.wpe = NoPositions()  # type: ignore[assignment]
         del self.gpt.wte
         self.final_norm = nn.LayerNorm(dim)
         self.text_head = nn.Linear(dim, config.number_text_tokens + 1)

@@ -78,7 +78,8 @@ class PerceiverResampler(nn.Module):
         latents = self.latents.expand(len(context), -1, -1)
         if mask is not None:
             mask = pad(mask, (latents.shape[1], 0), value=True)[:, None, None]
-        for attend, feed_forward in self.layers:
+        for layer in self.layers:
+            attend, feed_forward = layer.children()
             latents = attend(latents, context, mask) + latents
             latents = feed_forward(latents) + latents
         return self.norm(latents)

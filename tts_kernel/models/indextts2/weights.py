@@ -70,12 +70,11 @@ def extend_vocabulary(
     for name in _VOCABULARY:
         old = state.get(name)
         if old is None or len(old) != len(file_tokens) + 1:
-            rows = "no" if old is None else str(len(old))
+            found = "no" if old is None else str(len(old))
             raise CheckpointError(
-                f"{name} has {rows} rows, expected {len(file_tokens) + 1}: one for each of the {len(file_tokens)} "
+                f"{name} has {found} rows, expected {len(file_tokens) + 1}: one for each of the {len(file_tokens)} "
                 "tokens of base_tokenizer and one more; is it the checkpoint's tokenizer?"
             )
         mean = old[:-1].float().mean(dim=0).to(old.dtype)
-        rows = [old[row] if row >= 0 else mean for row in source]
-        tables[name] = torch.stack([*rows, old[-1]])
+        tables[name] = torch.stack([*(old[row] if row >= 0 else mean for row in source), old[-1]])
     return tables

@@ -1,0 +1,104 @@
+"""Execute a notebook without a browser, into its run folder, and print what it concluded.
+
+python -m tts_kernel.headless notebooks/02_stage2_grl.ipynb -p batch_size 24
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tts_kernel.runs import cache_folder, project_path, runs_folder
+
+
+def execute(notebook: Path, run_name: str, parameters: dict[str, Any], timeout: int) -> Path:
+    """Run `notebook` through papermill; its executed copy is `runs/<run_name>/notebook.ipynb`, whose path is returned.
+    Raises papermill's PapermillExecutionError for a failing cell, with the copy saved up to it."""
+    import papermill
+
+    folder = runs_folder() / run_name
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / "notebook.ipynb"
+    papermill.execute_notebook(
+        str(notebook),
+        str(copy),
+        parameters={**parameters, "run_name": run_name},
+        cwd=str(notebook.parent),
+        kernel_name="python3",
+        progress_bar=False,
+        log_output=False,
+        stdout_file=sys.stdout,
+        stderr_file=sys.stderr,
+        execution_timeout=timeout,
+    )
+    return copy
+
+
+def where_executed() -> str:
+    """Said by a running kernel: where the executed copy of its notebook is, as far as the process that started it
+    tells. Under papermill that is its second argument, or standard output where there is none."""
+    import psutil
+    from papermill.cli import papermill as command
+
+    if session := os.environ.get("JPY_SESSION_NAME"):  # Jupyter Server's name for the notebook
+        return f"open in Jupyter: {session}; saved there, not in this folder"
+    try:
+        parent = psutil.Process(int(os.environ.get("JPY_PARENT_PID", os.getppid())))
+        words, folder = parent.cmdline(), Path(parent.cwd())
+    except (psutil.Error, ValueError):
+        return "unknown: the process that started the kernel could not be asked"
+    names = [Path(word).name for word in words]
+    if "papermill" not in names:
+        return f"run by `{' '.join(words)}` in {folder}; an executed copy is where that program writes it"
+    given = command.make_context("papermill", words[names.index("papermill") + 1 :], resilient_parsing=True).params
+    output = given.get("output_path")
+    if output in (None, "-"):
+        return f"papermill wrote the executed copy of {given.get('notebook_path')} to its standard output"
+    return str(folder / output)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when the notebook ran to its end, 1 when a cell failed."""
+    parser = argparse.ArgumentParser(prog="python -m tts_kernel.headless", description=__doc__.split("\n")[0])
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    parser.add_argument("--run-name", default="", help="default: the notebook's name and the time")
+    parser.add_argument("--timeout", type=int, default=7 * 24 * 3600, help="seconds for one cell")
+    options = parser.parse_args(arguments)
+    notebook = options.notebook.resolve()
+    if not notebook.is_file():
+        parser.error(f"{options.notebook}: no such notebook")
+    name = options.run_name or time.strftime(f"{notebook.stem}-%Y%m%d-%H%M%S", time.gmtime())
+    from papermill.exceptions import PapermillExecutionError
+
+    started = time.monotonic()
+    print(f"run {name}; prepared corpora and base models are kept in {cache_folder()}", flush=True)
+    try:
+        copy = execute(notebook, name, dict(options.p), options.timeout)
+    except PapermillExecutionError as error:
+        print(error, file=sys.stderr)
+        print(
+            f"failed; the notebook up to the failing cell: {runs_folder() / name / 'notebook.ipynb'}", file=sys.stderr
+        )
+        return 1
+    print(conclusion(project_path(str(copy)).parent, time.monotonic() - started))
+    return 0
+
+
+def conclusion(folder: Path, seconds: float) -> str:
+    """What the run learned, and where everything lies."""
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    lines = ["", f"Done in {seconds:.0f} s.", *result.get("summary", []), ""]
+    for title, name in (("notebook", "notebook.ipynb"), ("checkpoint", result.get("checkpoint", ""))):
+        lines.append(f"{title:<11} {folder / name}")
+    lines.append(f"{'figures':<11} {', '.join(str(path) for path in sorted((folder / 'figures').glob('*.png')))}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,122 @@
+"""The rows a run trains and validates on: opened, checked and accounted for before a step is spent on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tts_kernel.data.batch import PairDataset
+from tts_kernel.data.manifest import Manifest, ManifestError, missing_files, read_manifest
+from tts_kernel.data.ordering import available_prefix
+from tts_kernel.data.speakers import (
+    Coverage,
+    check_coverage,
+    count_clips,
+    coverage,
+    map_speakers,
+    read_mapping,
+    write_mapping,
+)
+from tts_kernel.data.split import hold_out
+from tts_kernel.models.indextts2.config import GPTConfig
+from tts_kernel.recipes.indextts2.settings import STAGES, Settings
+from tts_kernel.runs import Run, project_path
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The rows to train and validate on, and what was left out of the manifest."""
+
+    train: Manifest
+    validation: Manifest
+    train_rows: np.ndarray  # of `train`, in its order
+    available: int  # of `train_rows`, from the head
+    validation_rows: np.ndarray
+    mapping: dict[str, int]  # speaker -> class; empty without an adversary
+    coverage: Coverage | None  # of `train` by `mapping`
+    dropped: dict[str, int]  # reason -> rows of `train`
+
+
+def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
+    """Read and check both manifests before a step is spent on them. Raises ManifestError, SpeakerMapError."""
+    root = project_path(settings.data)
+    train = read_manifest(root / settings.train_manifest)
+    stage = STAGES[settings.stage]
+    by_mel = stage.needs_mel and settings.emotion_input == "mel"
+    available = available_prefix(train) if by_mel else len(train)
+    if available == 0:
+        raise ManifestError(
+            [f"{train.path}: no row has a mel; run python -m tts_kernel.data.extract {root} and start again"]
+        )
+    usable = np.ones(len(train), dtype=bool)
+    dropped: dict[str, int] = {}
+    too_long = overlong_rows(train, config)
+    if too_long.any() and not settings.drop_too_long:
+        raise ManifestError(_explain_overlong(train, too_long, config))
+    dropped["longer than the model's tables"] = int(too_long.sum())
+    usable &= ~too_long
+    if settings.validation_share:
+        held = hold_out(train.strings("target_id"), settings.validation_share)
+        dropped["held out for validation"] = int((held & usable).sum())
+        validation, validation_rows = train, np.flatnonzero(held & usable & (np.arange(len(train)) < available))
+        usable &= ~held
+    else:
+        validation = read_manifest(root / settings.validation_manifest)
+        fits = ~overlong_rows(validation, config)
+        fits &= validation.has("target_mel_path") if by_mel else True
+        validation_rows = np.flatnonzero(fits)
+        dropped["validation rows too long or without a mel"] = len(validation) - len(validation_rows)
+    rows = np.flatnonzero(usable)
+    available_rows = int((rows < available).sum())
+    if not available_rows or not len(validation_rows):
+        raise ManifestError(
+            [
+                f"{train.path}: {available_rows} rows to train on and {len(validation_rows)} to validate on; "
+                f"expected some of both. Left out: {dropped}"
+            ]
+        )
+    mapping, found = _speaker_mapping(settings, train, run) if stage.adversary else ({}, None)
+    left_out = {reason: count for reason, count in dropped.items() if count}
+    return Corpus(train, validation, rows, available_rows, validation_rows, mapping, found, left_out)
+
+
+def overlong_rows(manifest: Manifest, config: GPTConfig) -> np.ndarray:
+    """(rows,) bool: text or codes longer than the model's position tables."""
+    return (manifest.numbers("target_text_len") > config.max_text_tokens) | (
+        manifest.numbers("target_code_len") > config.max_mel_tokens
+    )
+
+
+def _explain_overlong(manifest: Manifest, too_long: np.ndarray, config: GPTConfig) -> list[str]:
+    text, codes = manifest.numbers("target_text_len"), manifest.numbers("target_code_len")
+    return [
+        f"{manifest.path}:{row + 1}: {text[row]} text tokens and {codes[row]} codes; the model takes at most "
+        f"{config.max_text_tokens} and {config.max_mel_tokens}. Remove the row or set drop_too_long"
+        for row in np.flatnonzero(too_long)
+    ]
+
+
+def _speaker_mapping(settings: Settings, train: Manifest, run: Run) -> tuple[dict[str, int], Coverage]:
+    speakers = train.strings("speaker").to_pylist()
+    if settings.speaker_mapping:
+        mapping = read_mapping(project_path(settings.speaker_mapping))
+    else:
+        clips = count_clips(train.strings("target_id").to_pylist(), speakers)
+        mapping = map_speakers(clips, settings.speaker_top_k, settings.speaker_min_clips)
+    found = coverage(mapping, speakers)
+    check_coverage(found, settings.min_speaker_coverage)
+    write_mapping(mapping, run.folder / "speaker_mapping.json")
+    return mapping, found
+
+
+def check_files(data: PairDataset, rows: np.ndarray, at_most: int = 20_000) -> None:
+    """Look for the files of `rows`, of an even sample of them where there are very many. Raises ManifestError."""
+    if len(rows) > at_most:
+        rows = rows[np.linspace(0, len(rows) - 1, at_most).astype(int)]
+    absent = [name for name in data.columns() if name not in data.manifest]
+    if absent:
+        raise ManifestError([f"{data.manifest.path}: no row has the field {name!r}" for name in absent])
+    problems = missing_files(data.manifest, data.columns(), rows)
+    if problems:
+        raise ManifestError(problems)

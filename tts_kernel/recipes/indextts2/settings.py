@@ -1,0 +1,118 @@
+"""What a run of IndexTTS-2 depends on, and what each of the three stages trains.
+
+Source of the stages: IndexTTS2 (arXiv 2506.21619). Defaults: the practitioners' guide's, for one RTX 4090.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from tts_kernel.models.indextts2.gpt import DurationMode
+from tts_kernel.optim.optimizers import OptimizerName
+from tts_kernel.optim.schedules import Ramp, Shape
+from tts_kernel.settings import STRICT
+from tts_kernel.training.speed import DeviceName, Precision
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@checked_dataclass(frozen=True, config=STRICT)
+class Settings:
+    """Everything a run depends on, saved whole with it. Defaults are the guide's for one RTX 4090."""
+
+    run_name: str = ""  # empty for indextts2-<UTC time>; an existing run is resumed
+    stage: Literal[1, 2, 3] = 2
+    data: str = ""  # corpus folder (layout: data/demo.py); empty for the embedded demo corpus
+    train_manifest: str = "gpt_pairs_train_mel.jsonl"
+    validation_manifest: str = "gpt_pairs_val.jsonl"
+    validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # of clips, held out of train_manifest instead
+    speaker_mapping: str = ""  # {name: id}; empty to make one from the manifest
+    speaker_top_k: Count = 500
+    speaker_min_clips: Count = 50
+    min_speaker_coverage: Share = 0.5  # rows with a mapped speaker, below which stage 2 refuses to start
+    drop_too_long: bool = False  # drop (and count) pairs longer than the model's tables, instead of refusing
+    base_checkpoint: str = ""  # IndexTTS-2's gpt.pth or one of ours; empty for the demo's own base
+    model_config: str = ""  # config.yaml with a gpt section; empty for the one beside base_checkpoint
+    tokenizer: str = ""  # SentencePiece model of the data's text ids, if it differs from the checkpoint's
+    base_tokenizer: str = ""  # the checkpoint's, to extend the text embedding by token name
+    emotion_input: Literal["mel", "semantic"] = "mel"  # what the emotion encoder reads
+    conditions: Literal["stored", "computed"] = "stored"  # speaker latents; in stages 1 and 3 emotion vectors too
+    duration_mode: DurationMode = "binary"
+    batch_size: Count = 16  # pairs per forward pass
+    grad_accumulation: Count = 4  # forward passes per optimiser step
+    epochs: Count = 1
+    max_steps: Annotated[int, Field(ge=0)] = 0  # stop early without changing the schedule; 0 for all
+    optimizer: OptimizerName = "adamw"
+    learning_rate: Positive = 2.0e-4  # peak
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    d_coef: Positive = 1.0  # Prodigy's
+    schedule: Shape = "wsd"
+    warmup_steps: Annotated[int, Field(ge=0)] = 1000
+    min_lr_ratio: Share = 0.0  # of the peak, where the schedule ends
+    grad_clip: Positive = 0.5
+    text_weight: Annotated[float, Field(ge=0)] = 0.2
+    mel_weight: Annotated[float, Field(ge=0)] = 0.8  # of the semantic-code loss
+    speaker_loss_weight: Annotated[float, Field(ge=0)] = 0.1
+    classifier_rate: Positive = 1.0  # the adversary's learning rate, in multiples of learning_rate
+    grl_lambda: Annotated[float, Field(ge=0)] = 1.0  # strength that the reversal grows to
+    grl_schedule: Ramp = "exponential"
+    log_every: Count = 100  # optimiser steps
+    validate_every: Count = 500
+    save_every: Count = 500
+    keep_checkpoints: Annotated[int, Field(ge=0)] = 3  # step_*.pth files
+    num_workers: Annotated[int, Field(ge=0)] = 4  # of the data loader
+    device: DeviceName = "auto"
+    precision: Precision = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+    targets: Literal["require", "report"] = "report"  # whether a missed target of the judgement is an error
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        problems = []
+        if self.optimizer == "prodigy" and self.learning_rate < 0.1:
+            problems.append(
+                f"learning_rate: found {self.learning_rate} with optimizer 'prodigy', which finds its own rate; "
+                "expected 1.0 (scale it by d_coef)"
+            )
+        if self.optimizer == "prodigy" and self.classifier_rate != 1.0:
+            problems.append(
+                f"classifier_rate: found {self.classifier_rate}; Prodigy has one rate for all, expected 1.0"
+            )
+        if self.base_checkpoint and not self.data:
+            problems.append("data: found empty with a base_checkpoint; name the corpus that fits this model")
+        if self.stage != 1 and self.data and not self.base_checkpoint:
+            problems.append(
+                f"base_checkpoint: found empty for stage {self.stage} on your own data; name a gpt.pth (IndexTTS-2's, "
+                "or a run's checkpoints/best_model.pth)"
+            )
+        if bool(self.tokenizer) != bool(self.base_tokenizer):
+            problems.append("tokenizer and base_tokenizer: give both to extend the vocabulary, or neither")
+        if self.text_weight + self.mel_weight == 0:
+            problems.append("text_weight and mel_weight: found 0 and 0, expected at least one above 0")
+        if problems:
+            raise ValueError("\n  ".join(problems))
+        return self
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Which parts of the model stay as they are, and whether the adversary takes part."""
+
+    frozen: tuple[str, ...]
+    adversary: bool = False
+    needs_mel: bool = False
+
+
+_SPEAKER = ("conditioning_encoder", "perceiver_encoder")
+_EMOTION = ("emo_conditioning_encoder", "emo_perceiver_encoder", "emovec_layer", "emo_layer")
+STAGES = {
+    1: Stage(frozen=()),
+    2: Stage(frozen=_SPEAKER, adversary=True, needs_mel=True),
+    3: Stage(frozen=_SPEAKER + _EMOTION),
+}
