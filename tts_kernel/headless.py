@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tts_kernel.runs import cache_folder, project_path, runs_folder
+from tts_kernel.runs import Run, cache_folder, runs_folder
 
 
 def execute(notebook: Path, run_name: str, parameters: dict[str, Any], timeout: int) -> Path:
@@ -35,6 +35,7 @@ def execute(notebook: Path, run_name: str, parameters: dict[str, Any], timeout: 
         stdout_file=sys.stdout,
         stderr_file=sys.stderr,
         execution_timeout=timeout,
+        extra_arguments=["--log-level=40"],  # else the kernel warns that it speaks unencrypted, to this machine alone
     )
     return copy
 
@@ -57,7 +58,7 @@ def where_executed() -> str:
         return f"run by `{' '.join(words)}` in {folder}; an executed copy is where that program writes it"
     given = command.make_context("papermill", words[names.index("papermill") + 1 :], resilient_parsing=True).params
     output = given.get("output_path")
-    if output in (None, "-"):
+    if output in (None, "", "-"):
         return f"papermill wrote the executed copy of {given.get('notebook_path')} to its standard output"
     return str(folder / output)
 
@@ -86,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"failed; the notebook up to the failing cell: {runs_folder() / name / 'notebook.ipynb'}", file=sys.stderr
         )
         return 1
-    print(conclusion(project_path(str(copy)).parent, time.monotonic() - started))
+    Run(copy.parent).note_notebook("notebook.ipynb, in this folder")
+    print(conclusion(copy.parent, time.monotonic() - started))
     return 0
 
 

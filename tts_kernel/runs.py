@@ -3,6 +3,7 @@ so that it works on a run that crashed or is still going."""
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -35,7 +36,7 @@ def project_path(path: str) -> Path:
 
 def runs_folder() -> Path:
     """`runs/` of the project, or the folder that the environment variable TTS_KERNEL_RUNS names."""
-    return project_path(os.environ.get("TTS_KERNEL_RUNS", "runs"))
+    return project_path(os.environ.get("TTS_KERNEL_RUNS") or "runs")
 
 
 def cache_folder() -> Path:
@@ -43,7 +44,7 @@ def cache_folder() -> Path:
     named = os.environ.get("TTS_KERNEL_CACHE")
     if named:
         return project_path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tts_kernel"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tts_kernel"
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -109,9 +110,9 @@ class Run:
         yield from kept
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one metric, oldest first."""
+        """Steps and values of one metric, oldest first; NaN where the log has null, a value that was not finite."""
         points = [(record["step"], record[metric]) for record in self.records() if metric in record]
-        return [step for step, _ in points], [value for _, value in points]
+        return [step for step, _ in points], [math.nan if value is None else value for _, value in points]
 
     def first(self, metric: str) -> float:
         return self._values(metric)[0]
@@ -120,8 +121,11 @@ class Run:
         return self._values(metric)[-1]
 
     def best(self, metric: str) -> float:
-        """The smallest finite value."""
-        return min(value for value in self._values(metric) if math.isfinite(value))
+        """The smallest finite value. Raises RunError if there is none."""
+        finite = [value for value in self._values(metric) if math.isfinite(value)]
+        if not finite:
+            raise RunError(f"{self.folder}: no value of {metric!r} is finite")
+        return min(finite)
 
     def _values(self, metric: str) -> list[float]:
         values = self.series(metric)[1]
@@ -161,7 +165,9 @@ def open_run(settings: Any, name: str, prefix: str) -> Run:
     Raises RunError for a name that is no plain folder name, and where the folder cannot be written."""
     root = runs_folder()
     if name and not _NAME.fullmatch(name):
-        raise RunError(f"run_name {name!r}: expected letters, digits, '.', '_' and '-' only, starting with a letter")
+        raise RunError(
+            f"run_name {name!r}: expected letters, digits, '.', '_' and '-' only, starting with a letter or digit"
+        )
     try:
         root.mkdir(parents=True, exist_ok=True)
         folder = root / name if name else _new_folder(root, prefix)
@@ -169,12 +175,13 @@ def open_run(settings: Any, name: str, prefix: str) -> Run:
         for needed in (run.checkpoints, run.figures):
             needed.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
-            raise PermissionError
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if not run.resumed:
             run.save_settings(settings)
-    except PermissionError as error:
+    except OSError as error:  # no permission, a file in the way, a full disk
         raise RunError(
-            f"{root / name}: no permission to write; make it writable or name another place in TTS_KERNEL_RUNS"
+            f"{root / name}: cannot be written ({error.strerror}); make it writable or name another place in "
+            "TTS_KERNEL_RUNS"
         ) from error
     return run
 

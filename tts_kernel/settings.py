@@ -43,7 +43,7 @@ def read_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
     try:
         return cls(**given)
     except ValidationError as error:
-        problems = [_explain(item, known) for item in error.errors()]
+        problems = [line.strip() for item in error.errors() for line in _explain(item, known).splitlines()]
     raise SettingsError(
         f"{len(problems)} parameter{'s' * (len(problems) > 1)} cannot be used:\n  " + "\n  ".join(problems)
     )
@@ -56,6 +56,8 @@ def _explain(item: Any, known: set[str]) -> str:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "start its name with an underscore if it is a variable of yours"
         return f"{name}: not a parameter; {hint}"
+    if item["type"] in ("missing", "missing_argument"):
+        return f"{name}: not given, and it has no default"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error" and not name:  # a check across fields: its message names them
         return message

@@ -154,7 +154,8 @@ def _lengths(rows: list[Tensor]) -> Tensor:
 def load_array(path: Path, kind: str) -> np.ndarray:
     """An .npy file whose dtype is of `kind` ("f" or "i"), finite. Raises FeatureError."""
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:  # np.load would also open an archive, and name no array
+            array = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise FeatureError(f"{path}: does not exist; extract it, or remove its rows from the manifest") from None
     except (ValueError, EOFError, OSError) as error:

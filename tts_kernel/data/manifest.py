@@ -43,7 +43,7 @@ OPTIONAL = {
     "prompt_semantic_len": pa.int64(),
 }
 _SPELLINGS = {"prompt_mel_path": "target_mel_path", "prompt_mel_len": "target_mel_len"}  # the guide has both
-_OUTSIDE = r"^[/\\~]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"  # an absolute path, or one that climbs
+_OUTSIDE = r"^\s*$|^[/\\~]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"  # no path, an absolute one, or one that climbs
 _SHOWN = 20  # problems listed by name; the rest is counted
 
 
@@ -96,11 +96,14 @@ def read_manifest(path: Path) -> Manifest:
     if not path.is_file():
         raise ManifestError([f"{path}: not found; expected a manifest of pairs, one JSON object per line"])
     expected = REQUIRED | OPTIONAL | {old: OPTIONAL[new] for old, new in _SPELLINGS.items()}
-    options = pyarrow.json.ParseOptions(explicit_schema=pa.schema(list(expected.items())), newlines_in_values=False)
     try:
-        table = pyarrow.json.read_json(path, parse_options=options)
+        table = _read_json(path, expected)
+        dates = [name for name in table.column_names if pa.types.is_temporal(table.schema.field(name).type)]
+        if dates:  # a field that is not ours and looks like a date stays the text it is
+            table = _read_json(path, expected | dict.fromkeys(dates, pa.string()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ManifestError(_bad_lines(path, expected) or [f"{path}: {error}"]) from error
+        problems = _bad_lines(path, expected) or [f"{path}: {error}; expected one JSON object per line"]
+        raise ManifestError(problems) from error
     if table.num_rows == 0:
         raise ManifestError([f"{path}: no rows; expected one JSON object per line"])
     table = _one_spelling(table)
@@ -129,6 +132,13 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(table.drop_columns(empty), path)
 
 
+def _read_json(path: Path, schema: dict[str, pa.DataType]) -> pa.Table:
+    options = pyarrow.json.ParseOptions(explicit_schema=pa.schema(list(schema.items())), newlines_in_values=False)
+    table = pyarrow.json.read_json(path, parse_options=options)
+    table.validate(full=True)  # Arrow reads text that is not UTF-8 without a word
+    return table
+
+
 def _one_spelling(table: pa.Table) -> pa.Table:
     for old, new in _SPELLINGS.items():
         merged = pc.coalesce(table.column(new), table.column(old))
@@ -139,10 +149,12 @@ def _one_spelling(table: pa.Table) -> pa.Table:
 def _bad_lines(path: Path, expected: dict[str, pa.DataType]) -> list[str]:
     """The slow way, taken only when the file is known to be bad: which lines, and why."""
     problems = []
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             try:
-                values = json.loads(line)
+                values = json.loads(line.decode("utf-8-sig"))  # not UTF-8 is a ValueError, too
             except ValueError as error:
                 problems.append(f"{path}:{number}: not JSON: {error}")
                 continue
@@ -152,7 +164,7 @@ def _bad_lines(path: Path, expected: dict[str, pa.DataType]) -> list[str]:
             problems += [f"{path}:{number}: no field {name!r}" for name in REQUIRED if name not in values]
             for name, value in values.items():
                 kind = {pa.string(): str, pa.int64(): int}.get(expected.get(name))
-                if kind and value is not None and not isinstance(value, kind):
+                if kind and value is not None and type(value) is not kind:
                     problems.append(f"{path}:{number}: {name} is {value!r}, expected {kind.__name__}")
     return problems
 

@@ -6,6 +6,7 @@ Here the available rows are a prefix that only ever grows at its end, so a run r
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +63,8 @@ def order_mel_first(data: Path, source: str = "gpt_pairs_train.jsonl", target: s
     ordered = (data / target).is_file()
     manifest = read_manifest(data / source)
     if ordered:
-        ids, manifest = set(manifest.strings("id").to_pylist()), read_manifest(data / target)
-        if len(ids) != len(manifest) or ids != set(manifest.strings("id").to_pylist()):
+        ids, manifest = manifest.strings("id").to_pylist(), read_manifest(data / target)
+        if Counter(ids) != Counter(manifest.strings("id").to_pylist()):
             raise ManifestError(
                 [
                     f"{data / target}: {len(manifest)} rows that are not the {len(ids)} of {source}; the source has "

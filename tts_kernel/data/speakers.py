@@ -66,10 +66,9 @@ def read_mapping(path: Path) -> dict[str, int]:
         raise SpeakerMapError(f"{path}: not JSON: {error}") from error
     if not isinstance(values, dict) or not values:
         raise SpeakerMapError(f"{path}: expected a JSON object {{name: id}} with at least one speaker")
-    if sorted(values.values(), key=str) != sorted(range(len(values)), key=str):
-        raise SpeakerMapError(
-            f"{path}: ids are {sorted(values.values(), key=str)[:8]}, expected 0 to {len(values) - 1}"
-        )
+    ids = sorted(values.values(), key=str)
+    if any(type(number) is not int for number in ids) or ids != sorted(range(len(ids)), key=str):
+        raise SpeakerMapError(f"{path}: ids are {ids[:8]}, expected 0 to {len(ids) - 1}")
     return values
 
 

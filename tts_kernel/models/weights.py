@@ -34,22 +34,27 @@ def read_checkpoint(path: Path, mmap: bool = True) -> dict[str, Any]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            reason = str(error).split("\n")[0]
+        if "GLOBAL" in str(error):
             raise CheckpointError(
-                f"{path}: holds Python objects, which could run code, and is not loaded ({reason}). "
+                f"{path}: holds Python objects, which could run code, and is not loaded ({reason(error)}). "
                 "Export its state dict as plain tensors where you trust the file"
             ) from error
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error}); copy it again") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        size = path.stat().st_size
+        raise CheckpointError(f"{path}: not a readable checkpoint ({reason(error)}); copy it again") from error
+    except Exception as error:  # damaged bytes are instructions to the unpickler: it stumbles in any way there is
         raise CheckpointError(
-            f"{path}: truncated or damaged ({size:,} bytes: {str(error).splitlines()[0]}); "
+            f"{path}: truncated or damaged ({path.stat().st_size:,} bytes: {reason(error)}); "
             "copy it again or take an older checkpoint"
         ) from error
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, expected a dictionary of tensors")
     return loaded
+
+
+def reason(error: Exception) -> str:
+    """One line of an error's message, without torch's advice to load the file with its code; its type where the
+    message is empty."""
+    lines = [line.strip() for line in str(error).splitlines() if "weights_only" not in line]
+    return next(filter(None, lines), type(error).__name__)
 
 
 def state_of(checkpoint: dict[str, Any], where: str) -> dict[str, Tensor]:
@@ -82,7 +87,8 @@ class LoadReport:
     loaded: int = 0  # tensors copied
     reinitialised: list[str] = field(default_factory=list)  # the model's, by a rule of the family
     extended: list[str] = field(default_factory=list)  # grown to a larger vocabulary
-    dropped: list[str] = field(default_factory=list)  # the file's: aliases, LoRA, parts this model does not have
+    dropped: list[str] = field(default_factory=list)  # the file's: aliases, parts this model does not have
+    unmerged: list[str] = field(default_factory=list)  # the file's LoRA weights, left out
     missing: list[str] = field(default_factory=list)  # in the model, not in the file
     unexpected: list[str] = field(default_factory=list)  # in the file, not in the model
     mis_shaped: list[str] = field(default_factory=list)  # "name: file [..], model [..]"
@@ -93,11 +99,14 @@ class LoadReport:
 
     def __str__(self) -> str:
         parts = [f"{self.loaded} tensors loaded"]
-        for title in ("reinitialised", "extended", "dropped", "missing", "unexpected", "mis_shaped"):
-            names = getattr(self, title)
+        titles = {name: name.replace("_", "-") for name in ("reinitialised", "extended", "dropped", "missing")}
+        titles |= {"unexpected": "unexpected", "mis_shaped": "mis-shaped"}
+        titles["unmerged"] = "LoRA weights left out (merge them first, else what they learned is lost)"
+        for attribute, title in titles.items():
+            names = getattr(self, attribute)
             if names:
                 more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-                parts.append(f"{len(names)} {title.replace('_', '-')}: {', '.join(names[:4])}{more}")
+                parts.append(f"{len(names)} {title}: {', '.join(names[:4])}{more}")
         return "; ".join(parts)
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal, Protocol
 
 import torch
@@ -127,6 +128,7 @@ class Trainer:
         self.val_before: dict[str, float] = {}
         self.val_last: dict[str, float] = {}
         self.train_last: dict[str, float] = {}
+        self.interval = Interval()
         self.resumed = False
         self._saved_at = self._validated_at = -1
 
@@ -197,8 +199,9 @@ class Trainer:
         (saved), TrainingError when a step must not be taken (the last checkpoint stands)."""
         started = time.monotonic()
         self.resume_if_started()
+        begun = (self.run.folder / "metrics.jsonl").exists()  # also by a session that died before its first checkpoint
         with (
-            MetricLog(self.run.folder, self.step if self.resumed else None) as metrics,
+            MetricLog(self.run.folder, (self.step if self.resumed else -1) if begun else None) as metrics,
             stop_signals() as stop,
             tqdm(total=self.horizon, initial=self.step, desc=self.run.name, unit="step", mininterval=1.0) as bar,
         ):
@@ -212,11 +215,12 @@ class Trainer:
                 if limit and self.step >= limit:
                     status = "step limit reached"
                     break
-                self.train_last = self.update(micro_batches)
+                self.interval.add(self.update(micro_batches))
                 assert micro_batches[-1].position is not None
                 self.position = micro_batches[-1].position
                 bar.update()
                 if self.step % self.settings.log_every == 0 or self.step == 1:
+                    self.train_last = self.interval.means()
                     speed = clock.steps_per_second(self.step)
                     metrics.write(self.step, {**self.train_last, "train/steps_per_second": speed})
                     log.info(describe(self.step, self.horizon, self.train_last, speed))
@@ -298,6 +302,7 @@ class Trainer:
             "val_before": self.val_before,
             **{name.replace("/", "_"): value for name, value in {**self.train_last, **self.val_last}.items()},
             "val_last": self.val_last,
+            "interval": self.interval.steps,
         }
         self.checkpoints.save_latest(weights, full, self.step)
         self._saved_at = self.step
@@ -350,9 +355,33 @@ class Trainer:
         self.schedule.last_epoch = self.step - 1
         self.schedule.step()
         self.val_before, self.val_last = content["val_before"], content["val_last"]
+        self.interval.steps = content["interval"]
         set_random_state(content["random"])
         self.resumed = True
         log.info("run %s resumed at step %d of %d", self.run.name, self.step, self.horizon)
+
+
+class Interval:
+    """Metrics since the last log line: what fluctuates is averaged, what is scheduled is taken as it is now."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def add(self, metrics: dict[str, float]) -> None:
+        self.steps.append(metrics)
+
+    def means(self) -> dict[str, float]:
+        """Means over the steps, each over those that have the metric; then begins anew. The learning rate and a
+        reversal strength are the last step's."""
+        last = self.steps[-1]
+        means = {
+            name: last[name]
+            if name in ("train/lr", "train/grl_lambda")
+            else fmean(step[name] for step in self.steps if name in step)
+            for name in dict.fromkeys(name for step in self.steps for name in step)
+        }
+        self.steps = []
+        return means
 
 
 class Clock:

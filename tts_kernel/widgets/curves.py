@@ -54,16 +54,18 @@ def training(run: Run) -> Path:
     mapping = run.folder / "speaker_mapping.json"
     if mapping.exists() and run.series("train/speaker_acc")[0]:
         chance = 1.0 / len(json.loads(mapping.read_text(encoding="utf-8")))
-        _draw(speaker, run, "train/speaker_acc", "training batch", BLUE)
+        _draw(speaker, run, "train/speaker_acc", "training", BLUE)
         _draw(speaker, run, "val/speaker_acc", "validation", BLUE, marks=True)
-        speaker.axhline(chance, color=GREY, linestyle="--", linewidth=1, label=f"chance, {chance:.3f}")
+        speaker.axhline(chance, color=GREY, linestyle="--", linewidth=1, label=f"chance {chance:.3f}")
         speaker.set(title="The adversary's speaker accuracy", xlabel="step", ylabel="accuracy", ylim=(0, 1))
         strength = speaker.twinx()
         _draw(strength, run, "train/grl_lambda", "reversal strength", RED)
         strength.set_ylabel("reversal strength", color=RED)
-        strength.set_ylim(0, None)
         strength.spines["top"].set_visible(False)
-        speaker.legend(fontsize=8, frameon=False, loc="upper right")
+        speaker.set_ylim(0, 1.2)
+        speaker.set_yticks(np.linspace(0, 1, 6))
+        strength.set_ylim(0, 1.2 * max(run.series("train/grl_lambda")[1]) or 1.0)
+        speaker.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", columnspacing=1.0)
     else:
         speaker.set_axis_off()
         speaker.text(0.5, 0.5, "no adversary in this stage", ha="center", color=GREY)
@@ -88,7 +90,7 @@ def judged(run: Run) -> list[Path]:
 def probes(run: Run) -> Path:
     """What a fresh linear probe reads from held-out emotion vectors before and after, with chance and the targets."""
     facts: dict[str, Any] = json.loads((run.folder / "probe.json").read_text(encoding="utf-8"))
-    figure, axes = _figure(7.2, 3.6, 1, 2)
+    figure, axes = _figure(8.4, 3.6, 1, 2)
     bars, loss = axes[0]
     for place, name in enumerate(("speaker", "style")):
         before, after = facts[f"{name}_before"], facts[f"{name}_after"]
@@ -104,14 +106,17 @@ def probes(run: Run) -> Path:
         else:
             limit = 0.7 * before["accuracy"]
         bars.hlines(limit, place + 0.02, place + 0.38, color=RED, linewidth=2)
-    bars.set_xticks([0, 1], ["speaker\n(should fall below red)", "style\n(should stay above red)"])
-    bars.set(title="Linear probe, held-out clips", ylabel="accuracy", ylim=(0, 1))
+    bars.set_xticks([0, 1], ["speaker:\nbelow the line", "style:\nabove the line"])
+    bars.set(title="What a linear probe reads, held-out clips", ylabel="accuracy", ylim=(0, 1.25))
+    bars.set_yticks(np.linspace(0, 1, 6))
     bars.grid(visible=False, axis="x")
     keys = [("before", GREY), ("after", BLUE)]
     handles = [bars.bar(0, 0, color=colour, label=label) for label, colour in keys]
     dashed = bars.plot([], [], "--", color="black", linewidth=1, label="chance")
     target = bars.plot([], [], "-", color=RED, linewidth=2, label="target")
-    bars.legend(handles=[*handles, *dashed, *target], fontsize=8, frameon=False, ncols=2, loc="upper right")
+    bars.legend(
+        handles=[*handles, *dashed, *target], fontsize=8, frameon=False, ncols=4, loc="upper center", columnspacing=1.0
+    )
 
     values = [facts["val_loss_before"], facts["val_loss_after"]]
     loss.bar([0, 1], values, 0.5, color=[GREY, BLUE])

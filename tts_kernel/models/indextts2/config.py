@@ -54,6 +54,7 @@ class GPTConfig:
         None  # what the emotion conformer reads: None for the semantic features, 80 for mels
     )
     num_speakers: int = 0  # classes of the adversary; 0 for a model without one
+    standardise_adversary: bool = False  # whether it sees standardised vectors; the published layout does not
     dropout: float = 0.1  # of the GPT backbone alone (GPT-2's default); the conditioners have none
 
     @property
@@ -73,7 +74,11 @@ class GPTConfig:
                 problems.append(f"{name} {getattr(self, name)} lies outside number_mel_codes {self.number_mel_codes}")
         for name in ("condition_module", "emo_condition_module"):
             module = getattr(self, name)
-            if module.output_size % module.attention_heads:
+            below = [
+                f"{name}.{key} is {value}, expected at least 1" for key, value in asdict(module).items() if value < 1
+            ]
+            problems += below
+            if not below and module.output_size % module.attention_heads:
                 problems.append(
                     f"{name}: output_size {module.output_size} is not a multiple of {module.attention_heads} heads"
                 )
@@ -85,11 +90,9 @@ class GPTConfig:
         """Codes that carry sound: those below the start and stop tokens."""
         return min(self.start_mel_token, self.stop_mel_token)
 
-    def for_stage_2(self, num_speakers: int, emotion_input: str) -> GPTConfig:
-        """This model with the adversary, its emotion conformer reading `emotion_input` ("mel" or "semantic")."""
-        return replace(
-            self, num_speakers=num_speakers, emo_mel_input_size=MEL_WIDTH if emotion_input == "mel" else None
-        )
+    def reading(self, emotion_input: str) -> GPTConfig:
+        """This model with an emotion conformer for `emotion_input`: "mel" or "semantic"."""
+        return replace(self, emo_mel_input_size=MEL_WIDTH if emotion_input == "mel" else None)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, as they stand under `gpt:` in a run's config.yaml."""
@@ -114,13 +117,19 @@ def config_from_mapping(values: Mapping[str, Any], where: str = "model configura
     arguments: dict[str, Any] = {}
     for name, value in values.items():
         if name in ("condition_module", "emo_condition_module"):
+            if not isinstance(value, Mapping):
+                problems.append(f"{name} is {value!r}, expected a section of its own")
+                continue
             inner = {item.name for item in fields(ConditionerConfig)}
             if value.get("input_layer", "conv2d2") != "conv2d2":
                 problems.append(f"{name}.input_layer is {value['input_layer']!r}, expected 'conv2d2'")
             unknown = sorted(set(value) - inner - {"input_layer"})
             problems += [f"{name}.{key} is not a known setting" for key in unknown]
-            arguments[name] = ConditionerConfig(**{key: value[key] for key in value if key in inner})
+            given = {key: value[key] for key in value if key in inner}
+            problems += [f"{name}.{text}" for text in _wrong_types(ConditionerConfig, given)]
+            arguments[name] = ConditionerConfig(**given)
         elif name in known:
+            problems += _wrong_types(GPTConfig, {name: value})
             arguments[name] = value
         elif name in _FIXED:
             if value != _FIXED[name]:
@@ -129,7 +138,22 @@ def config_from_mapping(values: Mapping[str, Any], where: str = "model configura
             problems.append(f"{name} is not a known setting")
     if problems:
         raise ConfigError(f"{where}: " + "; ".join(problems))
-    return GPTConfig(**arguments)
+    try:
+        return GPTConfig(**arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _wrong_types(cls: type, values: Mapping[str, Any]) -> list[str]:
+    """What is not of the type of its default; a default of None stands for an optional integer."""
+    problems = []
+    for name, value in values.items():
+        default = getattr(cls, name)
+        kind = (int, float) if isinstance(default, float) else bool if isinstance(default, bool) else int
+        is_bool = isinstance(value, bool) and not isinstance(default, bool)
+        if not (value is None and default is None) and (is_bool or not isinstance(value, kind)):
+            problems.append(f"{name} is {value!r}, expected a number" if kind is not bool else f"{name} is {value!r}")
+    return problems
 
 
 def read_config(path: Path) -> GPTConfig:

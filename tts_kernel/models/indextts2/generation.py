@@ -39,11 +39,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.temperature < 0:
+        if not self.temperature >= 0:  # so that NaN is refused too
             problems.append(f"temperature is {self.temperature}, expected at least 0")
         if not 0 < self.top_p <= 1:
             problems.append(f"top_p is {self.top_p}, expected above 0 and at most 1")
-        if self.repetition_penalty <= 0:
+        if not self.repetition_penalty > 0:
             problems.append(f"repetition_penalty is {self.repetition_penalty}, expected above 0")
         if self.max_codes < 1 or self.top_k < 0:
             problems.append(f"max_codes {self.max_codes} and top_k {self.top_k}: expected at least 1 and at least 0")

@@ -38,6 +38,8 @@ class LearnedPositions(nn.Module):
 
     def forward(self, length: int) -> Tensor:
         """Rows 0 to length - 1: (length, dim)."""
+        if length > self.emb.num_embeddings:
+            raise ValueError(f"{length} positions with start and stop, the model has at most {self.emb.num_embeddings}")
         return self.emb.weight[:length]
 
 
@@ -114,7 +116,9 @@ class UnifiedVoice(nn.Module):
         self.text_head = nn.Linear(dim, config.number_text_tokens + 1)
         self.mel_head = nn.Linear(dim, config.number_mel_codes)
         self.reversal = GradientReversal()
-        self.speaker_classifier = SpeakerClassifier(dim, config.num_speakers) if config.num_speakers else None
+        self.speaker_classifier = (
+            SpeakerClassifier(dim, config.num_speakers, config.standardise_adversary) if config.num_speakers else None
+        )
 
     # Conditions
 

@@ -37,11 +37,17 @@ def load_weights(
     state: dict[str, Tensor] = {}
     for name, value in plain_names(state_of(read_checkpoint(path), str(path))).items():
         no_place = name.startswith(_CLASSIFIER) and model.speaker_classifier is None
-        if _ALIASES.search(name) or ".lora_" in name or no_place:
+        if ".lora_" in name:
+            report.unmerged.append(name)
+        elif _ALIASES.search(name) or no_place:
             report.dropped.append(name)
         else:
             state[name] = value
-    fresh = [_CLASSIFIER] if _classifier_differs(model, state) else []
+    fresh = []
+    if _classifier_differs(model, state):
+        fresh.append(_CLASSIFIER)
+        report.dropped += [name for name in state if name.startswith(_CLASSIFIER)]
+        state = {name: value for name, value in state.items() if not name.startswith(_CLASSIFIER)}
     given = state.get(_INPUT_LAYER)
     if given is not None and given.shape != model.state_dict()[_INPUT_LAYER].shape:
         fresh.append(_INPUT_LAYER)
@@ -53,8 +59,11 @@ def load_weights(
 
 def _classifier_differs(model: UnifiedVoice, state: dict[str, Tensor]) -> bool:
     """All or nothing: a classifier with some layers from a file and some fresh would be neither."""
-    own = {name: value.shape for name, value in model.state_dict().items() if name.startswith(_CLASSIFIER)}
-    return any(name not in state or state[name].shape != shape for name, shape in own.items())
+    own, given = (
+        {name: value.shape for name, value in tensors.items() if name.startswith(_CLASSIFIER)}
+        for tensors in (model.state_dict(), state)
+    )
+    return own != given
 
 
 def extend_vocabulary(

@@ -84,11 +84,12 @@ def fill_in(settings: Settings, train: Train) -> Settings:
 def open_demo(train: Train) -> Path:
     """The demo's data folder: the corpus, condition/, emo_vec/, the mel-first manifest and base/. About a minute and
     a half on two cores the first time. `train` is the recipe's own; two processes may call this at once."""
+    log.info("demo: opening the speech corpus in %s; it is made on first use, in about 20 s", cache_folder())
     speech = corpus.open_corpus(cache_folder())
     folder = cache_folder() / f"demo-indextts2-{_fingerprint(speech)}"
     if (folder / "demo.json").is_file():
         return folder
-    log.info("demo: training the base model by stage 1, once; it is kept in %s", folder)
+    log.info("demo: training the base model by stage 1, once, in about a minute; it is kept in %s", folder)
     building = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         shutil.copytree(speech, building, copy_function=_link)

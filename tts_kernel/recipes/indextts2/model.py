@@ -27,8 +27,8 @@ def base_config(settings: Settings) -> GPTConfig:
 def stage_config(settings: Settings, config: GPTConfig, num_speakers: int) -> GPTConfig:
     """Sizes of the model to train: the adversary's classes, and what the emotion encoder reads where it is used."""
     if STAGES[settings.stage].adversary or settings.conditions == "computed":
-        config = config.for_stage_2(num_speakers, settings.emotion_input)
-    return replace(config, num_speakers=num_speakers)
+        config = config.reading(settings.emotion_input)
+    return replace(config, num_speakers=num_speakers, standardise_adversary=settings.standardise_adversary)
 
 
 def build_model(settings: Settings, config: GPTConfig) -> UnifiedVoice:
@@ -44,6 +44,8 @@ def build_model(settings: Settings, config: GPTConfig) -> UnifiedVoice:
             }
         report = load_weights(model, project_path(settings.base_checkpoint), **tokens)
         log.info("base checkpoint: %s", report)
+        if any(".lora_" in name for name in report.dropped):
+            log.warning("the base checkpoint holds LoRA adapters that were never merged: it starts without them")
     for name in STAGES[settings.stage].frozen:
         model.get_submodule(name).requires_grad_(False)
     return model

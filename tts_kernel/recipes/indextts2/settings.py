@@ -59,6 +59,7 @@ class Settings:
     text_weight: Annotated[float, Field(ge=0)] = 0.2
     mel_weight: Annotated[float, Field(ge=0)] = 0.8  # of the semantic-code loss
     speaker_loss_weight: Annotated[float, Field(ge=0)] = 0.1
+    standardise_adversary: bool = True  # the classifier sees standardised vectors, so that shrinking hides nothing
     classifier_rate: Positive = 1.0  # the adversary's learning rate, in multiples of learning_rate
     grl_lambda: Annotated[float, Field(ge=0)] = 1.0  # strength that the reversal grows to
     grl_schedule: Ramp = "exponential"
