@@ -75,16 +75,17 @@ def main(arguments: list[str] | None = None) -> int:
     if not notebook.is_file():
         parser.error(f"{options.notebook}: no such notebook")
     name = options.run_name or time.strftime(f"{notebook.stem}-%Y%m%d-%H%M%S", time.gmtime())
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     started = time.monotonic()
     print(f"run {name}; prepared corpora and base models are kept in {cache_folder()}", flush=True)
     try:
         copy = execute(notebook, name, dict(options.p), options.timeout)
-    except PapermillExecutionError as error:
-        print(error, file=sys.stderr)
+    except (PapermillExecutionError, DeadKernelError, KeyboardInterrupt) as error:
+        print(str(error) or type(error).__name__, file=sys.stderr)
         print(
-            f"failed; the notebook up to the failing cell: {runs_folder() / name / 'notebook.ipynb'}", file=sys.stderr
+            f"stopped; what the run left lies in {runs_folder() / name}. Go on with --run-name {name}", file=sys.stderr
         )
         return 1
     Run(copy.parent).note_notebook("notebook.ipynb, in this folder")

@@ -140,7 +140,7 @@ def test_a_mel_that_has_vanished_is_refused_and_named(mels: Mels) -> None:
     assert (mels.data / MEL_MANIFEST).read_bytes() == before
 
 
-@pytest.mark.parametrize("change", ["removed", "added", "renamed", "doubled"])
+@pytest.mark.parametrize("change", ["removed", "added", "renamed", "repeated", "doubled"])
 def test_a_source_with_other_rows_is_refused(mels: Mels, change: str) -> None:
     mels.come(*mels.clips[:5])
     order_mel_first(mels.data)
@@ -150,6 +150,7 @@ def test_a_source_with_other_rows_is_refused(mels: Mels, change: str) -> None:
         "removed": rows[1:],
         "added": [*rows, rows[0] | {"id": "new"}],
         "renamed": [rows[0] | {"id": "new"}, *rows[1:]],
+        "repeated": [*rows, rows[0]],
         "doubled": [rows[1], *rows[1:]],
     }[change]
     write_rows(mels.data / SOURCE, changed)

@@ -65,6 +65,7 @@ def test_a_file_cut_anywhere_is_a_checkpoint_error_that_names_it(tmp_path: Path,
             read_checkpoint(path)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_bytes_that_were_never_a_checkpoint_are_refused(tmp_path: Path) -> None:
     path, random = tmp_path / "gpt.pth", np.random.default_rng(0)
     for content in (b"not a checkpoint\n", b"<html></html>", b"\x80", *(random.bytes(300) for _ in range(200))):

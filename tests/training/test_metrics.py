@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -38,18 +37,16 @@ def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
     assert (record["a"], record["b"], record["c"]) == (None, None, 1.0)
 
 
-@pytest.mark.parametrize("torn", ['{"step": 2, "va', '{"step": 2, "val/loss": "가'])
-def test_a_torn_last_line_costs_only_itself(tmp_path: Path, torn: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("torn", [b'{"step": 2, "va', b"\0\0\0"])
+def test_a_torn_last_line_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
     with MetricLog(tmp_path) as metrics:
         metrics.write(1, {"val/loss": 4.0})
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(path.read_bytes() + torn.encode()[:-1])  # in the middle of a character
+    path.write_bytes(path.read_bytes() + torn)
     with MetricLog(tmp_path, resumed_at=1) as metrics:
         metrics.write(2, {"val/loss": 3.0})
-    package = logging.getLogger("tts_kernel")
-    package.propagate = True
     assert Run(tmp_path).series("val/loss") == ([1, 2], [4.0, 3.0])
-    assert "torn line" in caplog.text
+    assert len(lines(tmp_path)) == 4  # two good ones, the torn one, the note of the resume
 
 
 def test_a_resume_takes_back_what_came_after_its_checkpoint(tmp_path: Path) -> None:

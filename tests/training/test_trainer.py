@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CorpusMaker, make_tiny, read_rows
+from tests.conftest import CorpusMaker
+from tests.tiny import make_tiny
 from tests.tiny_voice import CONFIG, LATENTS, Bench, differing
 from tts_kernel.data.batch import Batch
+from tts_kernel.data.manifest import read_manifest
 from tts_kernel.data.ordering import order_mel_first
 from tts_kernel.optim.schedules import reversal_ramp
 from tts_kernel.recipes.indextts2.objective import PairObjective
+from tts_kernel.runs import write_yaml
 from tts_kernel.training.trainer import (
     Clock,
     Interval,
@@ -136,7 +139,7 @@ def test_a_run_stopped_and_resumed_ends_bit_equal(bench: Bench, finished: Bench,
     assert_same_run(bench, finished)
 
 
-@pytest.mark.parametrize(("number", "stop"), [(signal.SIGTERM, 2), (signal.SIGINT, 5), (signal.SIGTERM, 9)])
+@pytest.mark.parametrize(("number", "stop"), [(signal.SIGTERM, 2), (signal.SIGINT, 5), (signal.SIGTERM, 6)])
 def test_a_run_stopped_by_a_signal_is_saved_and_ends_bit_equal(
     bench: Bench, finished: Bench, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, stop: int
 ) -> None:
@@ -149,6 +152,17 @@ def test_a_run_stopped_by_a_signal_is_saved_and_ends_bit_equal(
     assert bench.saved()["step"] == stop
     assert bench.train(**LONG).status == "finished"
     assert_same_run(bench, finished)
+
+
+def test_a_signal_in_the_last_step_loses_nothing(
+    bench: Bench, finished: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_step(patch, lambda step: signal.raise_signal(signal.SIGTERM) if step == 8 else None)
+        with pytest.raises(RunInterrupted):
+            bench.train(**LONG)
+    assert bench.train(**LONG).status == "finished"
+    assert not differing(bench.saved()["model"], finished.saved()["model"])
 
 
 def test_a_killed_run_goes_on_at_its_last_save_and_ends_bit_equal(
@@ -300,8 +314,6 @@ def test_a_resume_warns_of_nothing(bench: Bench) -> None:
 
 def test_the_gradient_does_not_depend_on_how_a_batch_is_split(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = CONFIG.reading("mel").to_mapping() | {"dropout": 0.0}
-    from tts_kernel.runs import write_yaml
-
     write_yaml(bench.base.parent / "config.yaml", {"gpt": plain})
     found: dict[str, dict[str, torch.Tensor]] = {}
     clip = torch.nn.utils.clip_grad_norm_
@@ -396,9 +408,11 @@ def best(bench: Bench) -> tuple[int, float]:
 
 def test_the_start_is_never_saved_as_best(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     script_validation(monkeypatch, {0: 0.1, 1: 3.0, 2: 2.0, 3: 4.0})
+    found: list[bool] = []
     with monkeypatch.context() as patch:
-        at_step(patch, lambda step: pytest.fail() if (bench.run().checkpoints / "best_model.pth").exists() else None)
+        at_step(patch, lambda step: found.append((bench.run().checkpoints / "best_model.pth").exists()))
         bench.train(max_steps=1)
+    assert found == [False]
     outcome = bench.train(validate_every=1)
     assert best(bench) == (2, 2.0)
     assert (outcome.val_before, outcome.val_after) == ({"val/loss": 0.1}, {"val/loss": 4.0})
@@ -490,9 +504,9 @@ def test_a_run_waits_for_mels_and_sees_every_pair_exactly_once_an_epoch(
     last = bench.train(**sizes)
     assert last.status == "finished"
     assert first.horizon == last.horizon == 3 * epochs
-    expected = [row["id"] for row in read_rows(bench.data / "gpt_pairs_train.jsonl")]
+    expected = read_manifest(bench.data / "gpt_pairs_train.jsonl").strings("id").to_pylist()
     assert Counter(seen[:24]) == Counter(expected)
-    assert Counter(seen) == {name: epochs for name in expected}
+    assert Counter(seen) == dict.fromkeys(expected, epochs)
     assert math.isfinite(last.val_after["val/loss"])
 
 

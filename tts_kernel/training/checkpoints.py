@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tts_kernel.models.weights import CheckpointError, read_checkpoint
+from tts_kernel.models.weights import CheckpointError, read_checkpoint, reason
 
 FORMAT = 1  # raise it when a resume needs something that older files do not hold
 BEST = {"best_model.pth": "val/loss", "best_text_model.pth": "val/text_loss", "best_mel_model.pth": "val/mel_loss"}
@@ -36,11 +36,15 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
         os.replace(scratch, path)
     except (OSError, RuntimeError) as error:  # torch wraps a failed write into a RuntimeError
         scratch.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        raise CheckpointError(
-            f"{path}: could not be written ({str(error).splitlines()[0]}); {free / 1e6:,.0f} MB are free. "
-            "The checkpoints that were there are untouched; make room and resume the run"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> CheckpointError:
+    free = shutil.disk_usage(path.parent).free
+    return CheckpointError(
+        f"{path}: could not be written ({reason(error)}); {free / 1e6:,.0f} MB are free. "
+        "The checkpoints that were there are untouched; make room and resume the run"
+    )
 
 
 def random_state() -> dict[str, Any]:
@@ -76,7 +80,12 @@ class CheckpointFolder:
         self.best: dict[str, float] = {}
         for name, metric in BEST.items():
             if (folder / name).is_file():
-                self.best[name] = float(read_checkpoint(folder / name)["metrics"][metric])
+                found = read_checkpoint(folder / name).get("metrics", {})
+                if metric not in found:
+                    raise CheckpointError(
+                        f"{folder / name}: holds no {metric}, so it is not a run's; move it elsewhere"
+                    )
+                self.best[name] = float(found[metric])
 
     @property
     def latest_full(self) -> Path:
@@ -92,10 +101,14 @@ class CheckpointFolder:
             scratch = target.with_name(f".{target.name}.part")
             scratch.unlink(missing_ok=True)
             try:
-                os.link(self.latest_full, scratch)
-            except OSError:
-                shutil.copyfile(self.latest_full, scratch)
-            os.replace(scratch, target)
+                try:
+                    os.link(self.latest_full, scratch)
+                except OSError:
+                    shutil.copyfile(self.latest_full, scratch)
+                os.replace(scratch, target)
+            except OSError as error:
+                scratch.unlink(missing_ok=True)
+                raise _unwritable(target, error) from error
             for old in self.steps()[: -self.keep_steps]:
                 old.unlink()
 
@@ -110,8 +123,9 @@ class CheckpointFolder:
         return beaten
 
     def steps(self) -> list[Path]:
-        """step_*.pth, oldest first."""
-        return sorted(self.folder.glob("step_*.pth"), key=lambda path: int(path.stem.removeprefix("step_")))
+        """step_<number>.pth, oldest first."""
+        numbers = {path: path.stem.removeprefix("step_") for path in self.folder.glob("step_*.pth")}
+        return sorted((path for path, text in numbers.items() if text.isdecimal()), key=lambda path: int(numbers[path]))
 
     def read_latest(self) -> dict[str, Any]:
         """What to resume from. Raises CheckpointError for a file of another format."""

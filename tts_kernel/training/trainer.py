@@ -30,6 +30,9 @@ from tts_kernel.training.speed import Precision, autocast
 
 log = logging.getLogger(__name__)
 
+# What a resume takes from the settings of now, not from the optimizer's saved state.
+_MAY_CHANGE = ("initial_lr", "weight_decay", "d_coef")
+
 Status = Literal["finished", "mels exhausted", "step limit reached"]
 
 
@@ -302,6 +305,7 @@ class Trainer:
             "val_before": self.val_before,
             **{name.replace("/", "_"): value for name, value in {**self.train_last, **self.val_last}.items()},
             "val_last": self.val_last,
+            "train_last": self.train_last,
             "interval": self.interval.steps,
         }
         self.checkpoints.save_latest(weights, full, self.step)
@@ -334,7 +338,12 @@ class Trainer:
             raise CheckpointError(f"{self.checkpoints.latest_full}: missing {missing[:4]}, unexpected {unexpected[:4]}")
         kind = type(self.optimizer).__name__.lower()
         if content["optimizer_type"] == kind:
+            asked = [
+                {name: group[name] for name in _MAY_CHANGE if name in group} for group in self.optimizer.param_groups
+            ]
             self.optimizer.load_state_dict(content["optimizer"])
+            for group, values in zip(self.optimizer.param_groups, asked, strict=True):
+                group.update(values)
             self._saved_at = content["step"]
         else:
             log.warning(
@@ -352,9 +361,13 @@ class Trainer:
                 self.position.end - self.position.start,
             )
             self.position = Position(self.position.epoch, self.position.start, self.position.start)
-        self.schedule.last_epoch = self.step - 1
-        self.schedule.step()
+        self.schedule.last_epoch = self.step
+        for group, peak, factor in zip(
+            self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = peak * factor(self.step)
         self.val_before, self.val_last = content["val_before"], content["val_last"]
+        self.train_last = content["train_last"]
         self.interval.steps = content["interval"]
         set_random_state(content["random"])
         self.resumed = True

@@ -61,7 +61,7 @@ def test_unknown_keys_and_other_variants_are_named(change: dict[str, Any], messa
 
 
 def test_all_problems_come_in_one_error() -> None:
-    with pytest.raises(ConfigError, match="(?s)speaker.*typo|typo.*speaker"):
+    with pytest.raises(ConfigError, match=r"(?s)speaker.*typo|typo.*speaker"):
         config_from_mapping({**PUBLIC, "typo": 1, "speaker": 2})
 
 

@@ -112,11 +112,16 @@ def _speaker_mapping(settings: Settings, train: Manifest, run: Run) -> tuple[dic
 
 def check_files(data: PairDataset, rows: np.ndarray, at_most: int = 20_000) -> None:
     """Look for the files of `rows`, of an even sample of them where there are very many. Raises ManifestError."""
-    if len(rows) > at_most:
-        rows = rows[np.linspace(0, len(rows) - 1, at_most).astype(int)]
     absent = [name for name in data.columns() if name not in data.manifest]
     if absent:
         raise ManifestError([f"{data.manifest.path}: no row has the field {name!r}" for name in absent])
-    problems = missing_files(data.manifest, data.columns(), rows)
+    problems = [
+        f"{data.manifest.path}:{row + 1}: no {name}, which this training reads"
+        for name in data.columns()
+        for row in rows[~data.manifest.has(name)[rows]]
+    ]
+    if len(rows) > at_most:
+        rows = rows[np.linspace(0, len(rows) - 1, at_most).astype(int)]
+    problems += missing_files(data.manifest, data.columns(), rows)
     if problems:
         raise ManifestError(problems)

@@ -125,7 +125,11 @@ def train(prepared: Prepared, run: Run) -> Outcome:
         device=device,
         identity={
             "stage": settings.stage,
-            "manifests": {"train": settings.train_manifest, "rows": len(corpus.train)},
+            "manifests": {
+                "train": settings.train_manifest,
+                "rows": len(corpus.train),
+                "used": len(corpus.train_rows),  # a position counts these
+            },
             "speakers": corpus.mapping,
             "model": config.to_mapping(),
             "emotion_input": settings.emotion_input,
