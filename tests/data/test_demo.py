@@ -148,7 +148,7 @@ def test_styles_differ_on_korean_too(corpus: Path) -> None:
 def test_full_plan_is_balanced_and_leaves_enough_held_out() -> None:
     clips = plan(seed=1, speakers=8, sentences=48, clips_per_style=20)
     held_out = [clip for clip in clips if clip.held_out]
-    assert len(clips) == len({clip.id for clip in clips}) == 576
+    assert len(clips) == len({clip.id for clip in clips}) == 640
     assert len(held_out) == 224
     for members, size in ((clips, 20), (held_out, 7)):
         assert set(Counter((clip.speaker, clip.style) for clip in members).values()) == {size}

@@ -257,6 +257,14 @@ def test_a_resume_with_other_rows_of_the_manifest_is_refused(bench: Bench) -> No
         bench.train(**LONG, validation_share=0.08)
 
 
+def test_a_resume_after_the_rows_were_sorted_anew_is_refused(bench: Bench) -> None:
+    bench.train(max_steps=1)
+    path = bench.data / "gpt_pairs_train_mel.jsonl"
+    path.write_text("".join(reversed(path.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8")
+    with pytest.raises(TrainingError, match="first 24 rows, which were trained on, are others or in another order"):
+        bench.train()
+
+
 def test_a_resume_may_split_its_updates_otherwise(bench: Bench, heard: pytest.LogCaptureFixture) -> None:
     first = bench.train(batch_size=4, grad_accumulation=2, epochs=2, max_steps=2)
     second = bench.train(batch_size=2, grad_accumulation=4, epochs=2)

@@ -6,6 +6,7 @@ The schema is documented in data/demo.py. No row becomes a Python object on the 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +175,12 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     rows = manifest.table.to_pylist()
     lines = (json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) for row in rows)
     write_atomically(path, "".join(line + "\n" for line in lines))
+
+
+def digest(manifest: Manifest, rows: np.ndarray) -> int:
+    """Checksum of the ids of `rows` in this order: equal only if they are the same pairs in the same order."""
+    ids = manifest.strings("id").take(pa.array(rows))
+    return zlib.crc32("\n".join(ids.to_pylist()).encode())
 
 
 def missing_files(manifest: Manifest, columns: Iterable[str], rows: np.ndarray) -> list[str]:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import fmean
 from typing import Any, Literal, Protocol
 
@@ -116,13 +117,16 @@ class Trainer:
         settings: LoopSettings,
         device: torch.device,
         identity: Mapping[str, Any],
+        digest: Callable[[int], int],
     ) -> None:
         """`rate` is the factor on the peak rate by update. `identity` holds what a resume must not change (the
-        horizon is added), by name, as plain values; it is stored in every checkpoint."""
+        horizon is added), by name, as plain values; it is stored in every checkpoint. `digest(n)` is a checksum of
+        the first n rows of the plan and their order: a resume compares it over the rows begun with."""
         self.run, self.model, self.objective, self.optimizer = run, model, objective, optimizer
         self.data, self.plan, self.validation, self.settings, self.device = data, plan, validation, settings, device
         self.horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
         self.identity = {**identity, "horizon": self.horizon}
+        self.digest = lru_cache(maxsize=1)(digest)  # over millions of rows; asked at every save, new once a window
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         self.autocast = autocast(device, settings.precision)
         self.trainable = [p for group in optimizer.param_groups for p in group["params"]]
@@ -229,8 +233,10 @@ class Trainer:
                     log.info(describe(self.step, self.horizon, self.train_last, speed))
                 if self.step % self.settings.validate_every == 0:
                     self._validate_and_log(metrics)
+                    clock = Clock(self.step)  # the speed is that of training
                 if self.step % self.settings.save_every == 0:
                     self.save()
+                    clock = Clock(self.step)
                 if stop.is_set():
                     self.save()
                     raise RunInterrupted(
@@ -301,6 +307,7 @@ class Trainer:
             "identity": self.identity,
             "position": self.position.to_mapping(),
             "batch_size": self.plan.batch_size,
+            "rows_begun": self.digest(self.position.end),
             "random": random_state(),
             "val_before": self.val_before,
             **{name.replace("/", "_"): value for name, value in {**self.train_last, **self.val_last}.items()},
@@ -326,6 +333,9 @@ class Trainer:
             for name, value in self.identity.items()
             if before.get(name) != value
         ]
+        begun = Position(**content["position"]).end
+        if not changed and content["rows_begun"] != self.digest(begun):
+            changed = [f"manifest: its first {begun:,} rows, which were trained on, are others or in another order"]
         if changed:
             raise TrainingError(
                 f"run {self.run.name} cannot go on at step {content['step']} with other facts than it began with:\n  "

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tts_kernel.data.batch import Emotion, Limits, PairDataset, Speaker, labels
-from tts_kernel.data.manifest import Manifest
+from tts_kernel.data.manifest import Manifest, digest
 from tts_kernel.data.ordering import MEL_MANIFEST
 from tts_kernel.data.sampler import BatchPlan, padding_waste
 from tts_kernel.models.indextts2.config import GPTConfig
@@ -135,6 +135,7 @@ def train(prepared: Prepared, run: Run) -> Outcome:
             "emotion_input": settings.emotion_input,
             "seed": settings.seed,
         },
+        digest=lambda count: digest(corpus.train, corpus.train_rows[:count]),
     )
     trainer.resume_if_started()
     run.save_settings(prepared.asked)
