@@ -99,7 +99,8 @@ def conclusion(folder: Path, seconds: float) -> str:
     lines = ["", f"Done in {seconds:.0f} s.", *result.get("summary", []), ""]
     for title, name in (("notebook", "notebook.ipynb"), ("checkpoint", result.get("checkpoint", ""))):
         lines.append(f"{title:<11} {folder / name}")
-    lines.append(f"{'figures':<11} {', '.join(str(path) for path in sorted((folder / 'figures').glob('*.png')))}")
+    names = ", ".join(path.name for path in sorted((folder / "figures").glob("*.png")))
+    lines.append(f"{'figures':<11} {folder / 'figures'}: {names}")
     return "\n".join(lines)
 
 

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tts_kernel import headless
+
+
+class Parent:
+    """Stands for the process that started the kernel."""
+
+    words: list[str]
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def cmdline(self) -> list[str]:
+        return self.words
+
+    def cwd(self) -> str:
+        return "/work-folder"
+
+
+@pytest.fixture
+def parent(monkeypatch: pytest.MonkeyPatch) -> type[Parent]:
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.setattr(psutil, "Process", Parent)
+    return Parent
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["python", "/env/bin/papermill", "a.ipynb", "out/b.ipynb", "-p", "batch_size", "24"],
+            "/work-folder/out/b.ipynb",
+        ),
+        (["papermill", "-p", "batch_size", "24", "a.ipynb", "/x/b.ipynb"], "/x/b.ipynb"),
+        (["papermill", "a.ipynb", "-p", "batch_size", "24"], "standard output"),
+        (["papermill", "a.ipynb", "-"], "standard output"),
+        (["python", "-m", "nbval"], "run by `python -m nbval` in /work-folder"),
+    ],
+)
+def test_the_note_says_where_the_executed_copy_is(parent: type[Parent], words: list[str], expected: str) -> None:
+    parent.words = words
+    assert expected in headless.where_executed()
+
+
+def test_the_note_names_the_notebook_that_jupyter_has_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JPY_SESSION_NAME", "notebooks/02_stage2_grl.ipynb")
+    assert "notebooks/02_stage2_grl.ipynb" in headless.where_executed()
+
+
+def test_the_conclusion_shows_summary_and_places(tmp_path: Path) -> None:
+    result = {"summary": ["speaker probe 0.57 -> 0.23"], "checkpoint": "checkpoints/latest.pth"}
+    (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "probes.png").touch()
+    text = headless.conclusion(tmp_path, 61.4)
+    for expected in ("61 s", "0.57 -> 0.23", str(tmp_path / "checkpoints/latest.pth"), "probes.png"):
+        assert expected in text
+
+
+def test_a_missing_notebook_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        headless.main(["notebooks/99_nothing.ipynb"])
+    assert "notebooks/99_nothing.ipynb: no such notebook" in capsys.readouterr().err
