@@ -49,7 +49,8 @@ def training(run: Run) -> Path:
         _draw(losses, run, f"train/{name}_loss", f"{title}, training", colour)
         _draw(losses, run, f"val/{name}_loss", f"{title}, validation", colour, marks=True)
     losses.set(title="Cross-entropy", xlabel="step", ylabel="nats per token", ylim=(0, None))
-    losses.legend(fontsize=8, frameon=False)
+    if losses.lines:
+        losses.legend(fontsize=8, frameon=False)
 
     mapping = run.folder / "speaker_mapping.json"
     if mapping.exists() and run.series("train/speaker_acc")[0]:
