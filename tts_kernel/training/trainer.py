@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from statistics import fmean
 from typing import Any, Literal, Protocol
 
 import torch
@@ -27,6 +23,8 @@ from tts_kernel.optim.optimizers import effective_rate
 from tts_kernel.runs import Run
 from tts_kernel.training.checkpoints import FORMAT, CheckpointFolder, random_state, set_random_state
 from tts_kernel.training.metrics import MetricLog
+from tts_kernel.training.progress import Clock, Interval, describe
+from tts_kernel.training.signals import stop_signals
 from tts_kernel.training.speed import Precision, autocast
 
 log = logging.getLogger(__name__)
@@ -382,75 +380,3 @@ class Trainer:
         set_random_state(content["random"])
         self.resumed = True
         log.info("run %s resumed at step %d of %d", self.run.name, self.step, self.horizon)
-
-
-class Interval:
-    """Metrics since the last log line: what fluctuates is averaged, what is scheduled is taken as it is now."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-
-    def add(self, metrics: dict[str, float]) -> None:
-        self.steps.append(metrics)
-
-    def means(self) -> dict[str, float]:
-        """Means over the steps, each over those that have the metric; then begins anew. The learning rate and a
-        reversal strength are the last step's."""
-        last = self.steps[-1]
-        means = {
-            name: last[name]
-            if name in ("train/lr", "train/grl_lambda")
-            else fmean(step[name] for step in self.steps if name in step)
-            for name in dict.fromkeys(name for step in self.steps for name in step)
-        }
-        self.steps = []
-        return means
-
-
-class Clock:
-    """Speed since the last reading."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.time = step, time.monotonic()
-
-    def steps_per_second(self, step: int) -> float:
-        now = time.monotonic()
-        speed = (step - self.step) / max(now - self.time, 1e-9)
-        self.step, self.time = step, now
-        return speed
-
-
-def describe(step: int, horizon: int, metrics: Mapping[str, float], speed: float) -> str:
-    """The one log line of an interval."""
-    seconds = int((horizon - step) / speed) if speed > 0 else 0
-    eta = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    shown = {name.removeprefix("train/"): value for name, value in metrics.items() if name != "train/clipped"}
-    values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-    return f"step {step}/{horizon}  {values}  {speed:.2f} steps/s  eta {eta}"
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set instead of killing the process: the loop then saves and stops. A second
-    signal does what it would have done. Outside the main thread signals stay as they are."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    watched = (signal.SIGINT, signal.SIGTERM)
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in watched}
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            signal.signal(number, before[number])
-            signal.raise_signal(number)
-        log.warning("%s: stopping after this step, saving first", signal.Signals(number).name)
-        stop.set()
-
-    for number in watched:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number in watched:
-            signal.signal(number, before[number])
