@@ -67,4 +67,4 @@ def test_the_conclusion_shows_summary_and_places(tmp_path: Path) -> None:
 def test_a_missing_notebook_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         headless.main(["notebooks/99_nothing.ipynb"])
-    assert "notebooks/99_nothing.ipynb: no such notebook" in capsys.readouterr().err
+    assert "notebooks/99_nothing.ipynb: no such file" in capsys.readouterr().err

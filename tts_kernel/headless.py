@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tts_kernel.runs import Run, cache_folder, runs_folder
+import yaml
+
+from tts_kernel.runs import Run, cache_folder, check_run_name, runs_folder
 
 
 def execute(notebook: Path, run_name: str, parameters: dict[str, Any], timeout: int) -> Path:
@@ -63,30 +66,62 @@ def where_executed() -> str:
     return str(folder / output)
 
 
+def stop_kernel_first() -> None:
+    """From now on SIGINT and SIGTERM interrupt the kernel, whose training saves and stops; a second one does what it
+    would have done. Without this the process would end and take its kernel along, unsaved."""
+    import psutil
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: Any) -> None:
+        for watched, handler in before.items():
+            signal.signal(watched, handler)
+        kernels = [
+            child
+            for child in psutil.Process().children(recursive=True)
+            if any("ipykernel_launcher" in word for word in child.cmdline())
+        ]
+        if not kernels:
+            signal.raise_signal(number)
+        print("stopping: waiting for the kernel to save; a second signal does not wait", file=sys.stderr, flush=True)
+        for kernel in kernels:
+            kernel.send_signal(signal.SIGINT)
+
+    for number in before:
+        signal.signal(number, ask)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """0 when the notebook ran to its end, 1 when a cell failed."""
+    """0 when the notebook ran to its end, 1 when a cell failed or the run was stopped."""
     parser = argparse.ArgumentParser(prog="python -m tts_kernel.headless", description=__doc__.split("\n")[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    parser.add_argument("-f", type=Path, metavar="FILE", help="YAML file of parameters; -p goes before it")
     parser.add_argument("--run-name", default="", help="default: the notebook's name and the time")
     parser.add_argument("--timeout", type=int, default=7 * 24 * 3600, help="seconds for one cell")
     options = parser.parse_args(arguments)
     notebook = options.notebook.resolve()
-    if not notebook.is_file():
-        parser.error(f"{options.notebook}: no such notebook")
-    name = options.run_name or time.strftime(f"{notebook.stem}-%Y%m%d-%H%M%S", time.gmtime())
+    for needed in filter(None, (options.notebook, options.f)):
+        if not needed.is_file():
+            parser.error(f"{needed}: no such file")
+    parameters = (yaml.safe_load(options.f.read_text(encoding="utf-8")) or {}) if options.f else {}
+    parameters |= {name: yaml.safe_load(value) for name, value in options.p}
+    name = options.run_name or str(parameters.get("run_name") or "")
+    name = name or time.strftime(f"{notebook.stem}-%Y%m%d-%H%M%S", time.gmtime())
+    check_run_name(name)
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     started = time.monotonic()
     print(f"run {name}; prepared corpora and base models are kept in {cache_folder()}", flush=True)
+    stop_kernel_first()
     try:
-        copy = execute(notebook, name, dict(options.p), options.timeout)
+        copy = execute(notebook, name, parameters, options.timeout)
     except (PapermillExecutionError, DeadKernelError, KeyboardInterrupt) as error:
         print(str(error) or type(error).__name__, file=sys.stderr)
-        print(
-            f"stopped; what the run left lies in {runs_folder() / name}. Go on with --run-name {name}", file=sys.stderr
-        )
+        print(f"stopped; what the run left lies in {runs_folder() / name}", file=sys.stderr)
+        if (Run(runs_folder() / name).checkpoints / "latest_full.pth").exists():
+            print(f"it has a checkpoint: go on with --run-name {name}", file=sys.stderr)
         return 1
     Run(copy.parent).note_notebook("notebook.ipynb, in this folder")
     print(conclusion(copy.parent, time.monotonic() - started))

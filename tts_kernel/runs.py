@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tts_kernel"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of it."""
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Write text, or its lines one after the other, beside `path`, then rename: a reader sees the old file or the new
+    one, never half of it."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with scratch.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
@@ -159,15 +160,21 @@ class Run:
         write_atomically(self.folder / "notebook.txt", where + "\n")
 
 
+def check_run_name(name: str) -> None:
+    """Raise RunError unless `name` can be a folder's name everywhere, and only that."""
+    if not _NAME.fullmatch(name):
+        raise RunError(
+            f"run_name {name!r}: expected letters, digits, '.', '_' and '-' only, starting with a letter or digit"
+        )
+
+
 def open_run(settings: Any, name: str, prefix: str) -> Run:
     """The folder `runs/<name>`; an empty name makes `<prefix>-<UTC time>`. A new run gets its settings.json, one that
     exists is to be resumed and keeps its own until the recipe has checked what may differ (`Run.save_settings`).
     Raises RunError for a name that is no plain folder name, and where the folder cannot be written."""
     root = runs_folder()
-    if name and not _NAME.fullmatch(name):
-        raise RunError(
-            f"run_name {name!r}: expected letters, digits, '.', '_' and '-' only, starting with a letter or digit"
-        )
+    if name:
+        check_run_name(name)
     try:
         root.mkdir(parents=True, exist_ok=True)
         folder = root / name if name else _new_folder(root, prefix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, ValidationError
 
@@ -40,10 +40,18 @@ def read_settings(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
             and name not in _PAPERMILL
         )
     }
+    kinds = get_type_hints(cls)
+    problems = [
+        f"{name}: found {value} (bool), expected a number"
+        for name, value in given.items()
+        if isinstance(value, bool) and name in known and kinds[name] in (int, float)
+    ]
     try:
-        return cls(**given)
+        settings = cls(**given)
+        if not problems:
+            return settings
     except ValidationError as error:
-        problems = [line.strip() for item in error.errors() for line in _explain(item, known).splitlines()]
+        problems += [line.strip() for item in error.errors() for line in _explain(item, known).splitlines()]
     raise SettingsError(
         f"{len(problems)} parameter{'s' * (len(problems) > 1)} cannot be used:\n  " + "\n  ".join(problems)
     )

@@ -97,14 +97,19 @@ def test_a_mapping_that_matches_no_row_is_refused_however_little_is_asked() -> N
 
 
 def test_a_mapping_that_matches_two_rows_in_five_is_refused_with_the_numbers() -> None:
-    found = coverage({"a": 0}, ["a", "a", "b", "b", "c"])
+    found = coverage({"a": 0, "d": 1}, ["a", "d", "b", "b", "c"])
     with pytest.raises(SpeakerMapError) as caught:
         check_coverage(found, 0.5)
     text = str(caught.value)
-    assert "2 of 5 rows (40.0%) have a mapped speaker, 1 of 3 speakers; first unmatched: b, c. Expected" in text
-    assert "Expected at least 50% of the rows" in text
+    assert "2 of 5 rows (40.0%) have a mapped speaker, 2 of 4 speakers; first unmatched: b, c. Expected" in text
+    assert "Expected at least 2 speakers and 50% of the rows" in text
     assert "lower min_speaker_coverage" in text
     check_coverage(found, 0.4)
+
+
+def test_one_speaker_alone_is_no_class_to_tell_apart() -> None:
+    with pytest.raises(SpeakerMapError, match="at least 2 speakers"):
+        check_coverage(coverage({"a": 0}, ["a", "a"]), 0.0)
 
 
 def test_an_empty_manifest_covers_nothing() -> None:

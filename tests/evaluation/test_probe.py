@@ -67,14 +67,20 @@ def test_vectors_that_are_not_finite_are_refused_and_counted() -> None:
 @pytest.mark.parametrize(
     ("labels", "found"),
     [
-        (["a"] * 8, "1 classes, the smallest with 8 of 8 clips"),
-        (["a"] * 8 + ["b"] * 3, "2 classes, the smallest with 3 of 11 clips"),
-        ([], "0 classes, the smallest with 0 of 0 clips"),
+        (["a"] * 8, "1 classes, the largest with 8 of 8 clips"),
+        (["a"] * 8 + ["b"] * 3, "2 classes, the largest with 8 of 11 clips"),
+        ([], "0 classes, the largest with 0 of 0 clips"),
     ],
 )
 def test_too_few_classes_or_clips_are_refused_with_the_numbers(labels: list[str], found: str) -> None:
     with pytest.raises(ProbeError, match=f"{found}; expected at least 2 classes of at least 4 clips"):
         linear_probe(np.zeros((len(labels), 3)), labels)
+
+
+def test_clips_of_rare_classes_are_left_out_and_counted() -> None:
+    vectors = np.concatenate([np.eye(2).repeat(10, axis=0), np.full((3, 2), 5.0)])
+    found = linear_probe(vectors, ["a"] * 10 + ["b"] * 10 + ["c", "c", "d"])
+    assert (found.clips, found.classes, found.left_out, found.accuracy, found.chance) == (20, 2, 3, 1.0, 0.5)
 
 
 def test_a_label_too_many_is_refused() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,11 @@ import torch
 from tests.conftest import CorpusMaker
 from tests.tiny import make_tiny
 from tests.tiny_voice import CONFIG, LATENTS, Bench, differing
-from tts_kernel.data.batch import Batch
+from tts_kernel.data.batch import Batch, FeatureError
 from tts_kernel.data.manifest import read_manifest
 from tts_kernel.data.ordering import order_mel_first
 from tts_kernel.optim.schedules import reversal_ramp
+from tts_kernel.recipes.indextts2 import train
 from tts_kernel.recipes.indextts2.objective import PairObjective
 from tts_kernel.runs import write_yaml
 from tts_kernel.training.trainer import (
@@ -265,6 +269,48 @@ def test_a_resume_after_the_rows_were_sorted_anew_is_refused(bench: Bench) -> No
         bench.train()
 
 
+def test_a_bad_file_stops_the_run_with_its_steps_saved(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = sorted((bench.data / "mel").glob("sp1_*.npy"))[0]
+
+    def spoil(step: int) -> None:
+        if step == 1:
+            np.save(victim, np.full((20, 80), np.nan, dtype=np.float32))
+
+    at_step(monkeypatch, spoil)
+    with pytest.raises(FeatureError, match=victim.name):
+        bench.train(epochs=5)
+    assert bench.saved()["step"] >= 1
+
+
+def test_a_loader_that_dies_of_the_stop_signal_is_a_stop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(step: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        raise RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly")
+
+    at_step(monkeypatch, lambda step: killed(step) if step == 1 else None)
+    with pytest.raises(RunInterrupted, match="stopped at step 1"):
+        bench.train()
+    assert bench.saved()["step"] == 1
+
+
+def test_out_of_memory_names_the_settings_that_fix_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "_backward", exhausted)
+    with pytest.raises(TrainingError, match="batch_size 2 and grad_accumulation 4, which is the same update"):
+        bench.train(batch_size=4, grad_accumulation=2)
+
+
+def test_the_time_left_counts_to_the_last_row_that_has_a_mel(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "fit", lambda trainer: trainer.last_step)
+    prepared = bench.prepare()
+    waiting = replace(prepared, plan=replace(prepared.plan, available=10))
+    assert train(prepared, bench.run()) == prepared.horizon == 3
+    assert train(waiting, bench.run()) == 1
+
+
 def test_a_resume_may_split_its_updates_otherwise(bench: Bench, heard: pytest.LogCaptureFixture) -> None:
     first = bench.train(batch_size=4, grad_accumulation=2, epochs=2, max_steps=2)
     second = bench.train(batch_size=2, grad_accumulation=4, epochs=2)
@@ -474,9 +520,9 @@ def test_interval_averages_what_fluctuates_and_keeps_what_is_scheduled() -> None
 
 
 def test_the_log_line_tells_how_long_it_will_take() -> None:
-    line = describe(100, 7300, {"train/text_loss": 1.23456, "train/clipped": 1.0}, 2.0)
-    assert line == "step 100/7300  text_loss 1.235  2.00 steps/s  eta 1:00:00"
-    assert describe(1, 2, {}, 0.0).endswith("eta 0:00:00")
+    line = describe(100, 9000, 7300, {"train/text_loss": 1.23456, "train/clipped": 1.0}, 2.0)
+    assert line == "step 100/9000  text_loss 1.235  2.00 steps/s  eta 1:00:00"
+    assert describe(1, 2, 2, {}, 0.0).endswith("eta 0:00:00")
     assert Clock(0).steps_per_second(5) > 0
 
 

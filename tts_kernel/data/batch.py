@@ -83,6 +83,7 @@ class PairDataset(Dataset[Batch]):
     ) -> None:
         self.manifest, self.limits, self.speaker_ids = manifest, limits, speaker_ids
         self.emotion, self.speaker = emotion, speaker
+        self.table = manifest.table.select([name for name in [*self.columns(), "id"] if name in manifest])
 
     def columns(self) -> list[str]:
         """The manifest's columns that name files this dataset reads."""
@@ -92,7 +93,7 @@ class PairDataset(Dataset[Batch]):
 
     def __getitem__(self, planned: PlannedBatch) -> Batch:
         rows = planned.rows
-        table = self.manifest.table.select([*self.columns(), "id"]).take(rows)
+        table = self.table.take(rows)
         limits = self.limits
 
         def paths(column: str) -> list[Path]:

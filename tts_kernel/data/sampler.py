@@ -61,7 +61,7 @@ class BatchPlan:
                 if end <= position.start:
                     return
                 position = Position(position.epoch, position.start, end, 0)
-            batches = self._window(position)
+            batches = self.window_batches(position)
             for number in range(position.batch, len(batches)):
                 done = number + 1 == len(batches)
                 after = (
@@ -76,7 +76,7 @@ class BatchPlan:
         """Whether everything available is used up although the epoch has more rows."""
         return position.start == position.end >= self.available < len(self.rows)
 
-    def _window(self, position: Position) -> list[np.ndarray]:
+    def window_batches(self, position: Position) -> list[np.ndarray]:
         """Indices into `rows`, one array per batch, in their order of use."""
         indices = np.arange(position.start, position.end)
         generator = np.random.default_rng([self.seed, position.epoch, position.start])
@@ -90,10 +90,9 @@ class BatchPlan:
 
 
 def padding_waste(plan: BatchPlan) -> float:
-    """Share of a first epoch's positions that are padding."""
-    filled = padded = 0
-    length_of = dict(zip(plan.rows.tolist(), plan.lengths.tolist(), strict=True))
-    for rows, _ in plan.epoch(Position()):
-        lengths = [length_of[row] for row in rows.tolist()]
-        filled, padded = filled + sum(lengths), padded + max(lengths) * len(lengths)
-    return 1.0 - filled / padded if padded else 0.0
+    """Share of the positions of a first epoch's first window that are padding."""
+    end = min(plan.window, plan.available)
+    batches = plan.window_batches(Position(end=end)) if end else []
+    lengths = [plan.lengths[batch] for batch in batches]
+    padded = sum(int(batch.max()) * len(batch) for batch in lengths)
+    return 1.0 - sum(int(batch.sum()) for batch in lengths) / padded if padded else 0.0

@@ -91,10 +91,11 @@ def coverage(mapping: Mapping[str, int], speakers: Iterable[str]) -> Coverage:
 
 
 def check_coverage(found: Coverage, minimum: float) -> None:
-    """Raise SpeakerMapError, with the numbers, if fewer rows are mapped than the share `minimum`: without labels the
-    adversary learns nothing, and the only sign of it would be a speaker accuracy that stays at 0."""
-    if found.mapped_rows == 0 or found.share < minimum:
+    """Raise SpeakerMapError, with the numbers, if fewer rows are mapped than the share `minimum`, or to fewer than two
+    speakers: without labels the adversary learns nothing, and the only sign would be an accuracy that stays at 0."""
+    if found.mapped_speakers < 2 or found.share < minimum:
         raise SpeakerMapError(
-            f"speaker mapping does not match the manifest: {found}. Expected at least {minimum:.0%} of the rows; "
-            "make the mapping from this manifest, or lower min_speaker_coverage if this is what you mean"
+            f"speaker mapping does not match the rows to train on: {found}. Expected at least 2 speakers and "
+            f"{minimum:.0%} of the rows. Leave speaker_mapping empty to have one made from the manifest (with lower "
+            "speaker_min_clips if its speakers have few), or lower min_speaker_coverage if this is what you mean"
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 REPEATS = 10  # random halves, each used both ways round
+FEWEST = 4  # clips of a class: two in each half
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class ProbeResult:
     chance: float  # share of the most frequent class
     clips: int
     classes: int
+    left_out: int = 0  # clips of classes too small to probe
 
     def kept(self, before: ProbeResult) -> float:
         """How much of the distance to chance is left: 1 as before, 0 at chance."""
@@ -31,7 +33,8 @@ class ProbeError(ValueError):
 
 def linear_probe(vectors: np.ndarray, labels: Sequence[str], seed: int = 0) -> ProbeResult:
     """vectors (clips, dim), one label per clip. Logistic regression on standardised vectors; halves are stratified.
-    Raises ProbeError with fewer than two classes, or a class with fewer than four clips."""
+    Clips of classes with fewer than FEWEST clips are left out and counted.
+    Raises ProbeError if fewer than two classes remain."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
@@ -40,11 +43,15 @@ def linear_probe(vectors: np.ndarray, labels: Sequence[str], seed: int = 0) -> P
     names, classes, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     if len(vectors) != len(classes):
         raise ProbeError(f"{len(vectors)} vectors, {len(classes)} labels")
-    if len(names) < 2 or counts.min() < 4:
+    if (counts >= FEWEST).sum() < 2:
         raise ProbeError(
-            f"{len(names)} classes, the smallest with {counts.min() if len(counts) else 0} of {len(classes)} clips; "
-            "expected at least 2 classes of at least 4 clips"
+            f"{len(names)} classes, the largest with {counts.max() if len(counts) else 0} of {len(classes)} clips; "
+            f"expected at least 2 classes of at least {FEWEST} clips: hold out more"
         )
+    enough = counts[classes] >= FEWEST
+    left_out = int((~enough).sum())
+    vectors = vectors[enough]
+    names, classes, counts = np.unique(np.asarray(labels)[enough], return_inverse=True, return_counts=True)
     if not np.isfinite(vectors).all():
         raise ProbeError(f"{int((~np.isfinite(vectors)).any(axis=1).sum())} of {len(vectors)} vectors are not finite")
     scores = []
@@ -54,4 +61,4 @@ def linear_probe(vectors: np.ndarray, labels: Sequence[str], seed: int = 0) -> P
             probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, C=0.1))
             scores.append(probe.fit(vectors[train], classes[train]).score(vectors[test], classes[test]))
     chance = float(counts.max() / counts.sum())
-    return ProbeResult(float(np.mean(scores)), float(np.std(scores)), chance, len(classes), len(names))
+    return ProbeResult(float(np.mean(scores)), float(np.std(scores)), chance, len(classes), len(names), left_out)

@@ -123,9 +123,10 @@ class CheckpointFolder:
         return beaten
 
     def steps(self) -> list[Path]:
-        """step_<number>.pth, oldest first."""
+        """step_<number>.pth, oldest first by the time they were written: a run that went back writes lower numbers."""
         numbers = {path: path.stem.removeprefix("step_") for path in self.folder.glob("step_*.pth")}
-        return sorted((path for path, text in numbers.items() if text.isdecimal()), key=lambda path: int(numbers[path]))
+        own = {path: int(text) for path, text in numbers.items() if text.isdecimal()}
+        return sorted(own, key=lambda path: (path.stat().st_mtime_ns, own[path]))
 
     def read_latest(self) -> dict[str, Any]:
         """What to resume from. Raises CheckpointError for a file of another format."""

@@ -43,9 +43,9 @@ class Clock:
         return speed
 
 
-def describe(step: int, horizon: int, metrics: Mapping[str, float], speed: float) -> str:
-    """The one log line of an interval."""
-    seconds = int((horizon - step) / speed) if speed > 0 else 0
+def describe(step: int, horizon: int, last: int, metrics: Mapping[str, float], speed: float) -> str:
+    """The one log line of an interval; its time left is to step `last`, where the session will end."""
+    seconds = int(max(last - step, 0) / speed) if speed > 0 else 0
     eta = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     shown = {name.removeprefix("train/"): value for name, value in metrics.items() if name != "train/clipped"}
     values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())

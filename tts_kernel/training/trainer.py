@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from tts_kernel.data.batch import Batch
+from tts_kernel.data.batch import Batch, FeatureError
 from tts_kernel.data.sampler import BatchPlan, PlannedBatch, Position
 from tts_kernel.models.weights import CheckpointError
 from tts_kernel.optim.optimizers import effective_rate
@@ -24,7 +25,7 @@ from tts_kernel.runs import Run
 from tts_kernel.training.checkpoints import FORMAT, CheckpointFolder, random_state, set_random_state
 from tts_kernel.training.metrics import MetricLog
 from tts_kernel.training.progress import Clock, Interval, describe
-from tts_kernel.training.signals import stop_signals
+from tts_kernel.training.signals import ignore_interrupts, stop_signals
 from tts_kernel.training.speed import Precision, autocast
 
 log = logging.getLogger(__name__)
@@ -141,21 +142,25 @@ class Trainer:
 
     def update(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
         """One optimiser step. Losses are sums over targets, divided once by their total, so the gradient does not
-        depend on how the batch was split. A gradient that is not finite raises before it reaches a weight."""
+        depend on how the batch was split (but for an adversary that standardises each micro-batch). A gradient that is
+        not finite raises before it reaches a weight."""
         extra = self.objective.before_step(self.step)
         totals: dict[str, int] = defaultdict(int)
         for batch in micro_batches:
             for name, count in self.objective.counts(batch).items():
                 totals[name] += count
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
-        for batch in micro_batches:
-            batch = batch.to(self.device)
-            with self.autocast():
-                terms = self.objective(batch)
-                parts = [w * terms.sums[name] / max(totals[name], 1) for name, w in self.objective.weights.items()]
-            torch.stack(parts).sum().backward()
-            for name, value in {**terms.sums, **terms.hits}.items():
-                sums[name] += value.detach()
+        try:
+            for batch in micro_batches:
+                terms = self._backward(batch.to(self.device), totals)
+                for name, value in {**terms.sums, **terms.hits}.items():
+                    sums[name] += value.detach()
+        except torch.OutOfMemoryError as error:
+            half, double = max(self.plan.batch_size // 2, 1), 2 * self.settings.grad_accumulation
+            raise TrainingError(
+                f"step {self.step + 1}: out of GPU memory at batch_size {self.plan.batch_size}; resume run "
+                f"{self.run.name} with batch_size {half} and grad_accumulation {double}, which is the same update"
+            ) from error
         means = {name: (value / totals[name]).item() for name, value in sums.items() if totals[name]}
         try:
             norm = clip_grad_norm_(self.trainable, self.settings.grad_clip, error_if_nonfinite=True).item()
@@ -168,6 +173,13 @@ class Trainer:
         self.step += 1
         own = {"train/lr": rate, "train/grad_norm": norm, "train/clipped": float(norm > self.settings.grad_clip)}
         return {**self.objective.summary("train", means), **extra, **own}
+
+    def _backward(self, batch: Batch, totals: Mapping[str, int]) -> Terms:
+        with self.autocast():
+            terms = self.objective(batch)
+            parts = [w * terms.sums[name] / max(totals[name], 1) for name, w in self.objective.weights.items()]
+        torch.stack(parts).sum().backward()
+        return terms
 
     def _refuse_non_finite(self, micro_batches: Sequence[Batch], means: Mapping[str, float], error: Exception) -> None:
         ids = [name for batch in micro_batches for name in batch.ids]
@@ -201,53 +213,76 @@ class Trainer:
 
     def fit(self) -> Outcome:
         """Train from where the run folder stands to the end of the data. Raises RunInterrupted after SIGINT or SIGTERM
-        (saved), TrainingError when a step must not be taken (the last checkpoint stands)."""
+        and FeatureError for a bad file, both after saving; TrainingError when a step must not be taken (the last
+        checkpoint stands)."""
         started = time.monotonic()
         self.resume_if_started()
         begun = (self.run.folder / "metrics.jsonl").exists()  # also by a session that died before its first checkpoint
         with (
             MetricLog(self.run.folder, (self.step if self.resumed else -1) if begun else None) as metrics,
             stop_signals() as stop,
-            tqdm(total=self.horizon, initial=self.step, desc=self.run.name, unit="step", mininterval=1.0) as bar,
+            tqdm(total=self.last_step, initial=self.step, desc=self.run.name, unit="step", mininterval=1.0) as bar,
         ):
             self.model.train()
             if not self.resumed:
                 self.val_before = self._validate_and_log(metrics)
-            status: Status = "finished"
-            clock = Clock(self.step)
-            limit = self.settings.max_steps
-            for micro_batches in self._updates():
-                if limit and self.step >= limit:
-                    status = "step limit reached"
-                    break
-                self.interval.add(self.update(micro_batches))
-                assert micro_batches[-1].position is not None
-                self.position = micro_batches[-1].position
-                bar.update()
-                if self.step % self.settings.log_every == 0 or self.step == 1:
-                    self.train_last = self.interval.means()
-                    speed = clock.steps_per_second(self.step)
-                    metrics.write(self.step, {**self.train_last, "train/steps_per_second": speed})
-                    log.info(describe(self.step, self.horizon, self.train_last, speed))
-                if self.step % self.settings.validate_every == 0:
-                    self._validate_and_log(metrics)
-                    clock = Clock(self.step)  # the speed is that of training
-                if self.step % self.settings.save_every == 0:
-                    self.save()
-                    clock = Clock(self.step)
-                if stop.is_set():
-                    self.save()
-                    raise RunInterrupted(
-                        f"run {self.run.name} stopped at step {self.step} of {self.horizon} and is saved in "
-                        f"{self.checkpoints.latest_full}; start it again with run_name {self.run.name} to go on"
-                    )
-            if status == "finished" and self.position.epoch < self.settings.epochs:
-                status = "mels exhausted"
+            try:
+                status = self._train(metrics, stop, bar)
+            except FeatureError:
+                self.save()
+                raise
+            except TrainingError:
+                raise
+            except RuntimeError:
+                if not stop.is_set():
+                    raise
+                self._save_and_stop()  # the signal went to the loader's processes as well
             if self._validated_at != self.step:
                 self._validate_and_log(metrics)
             if self._saved_at != self.step:
                 self.save()
         return Outcome(status, self.step, self.horizon, self.val_before, self.val_last, time.monotonic() - started)
+
+    @property
+    def last_step(self) -> int:
+        """Where this session will end: the horizon, or before it the last available row or the step limit."""
+        plan = self.plan
+        last = self.horizon
+        if plan.available < len(plan.rows):
+            last = min(last, -(-plan.available // (plan.batch_size * self.settings.grad_accumulation)))
+        return min(last, self.settings.max_steps or last)
+
+    def _train(self, metrics: MetricLog, stop: threading.Event, bar: tqdm) -> Status:
+        clock = Clock(self.step)
+        limit = self.settings.max_steps
+        for micro_batches in self._updates():
+            if limit and self.step >= limit:
+                return "step limit reached"
+            self.interval.add(self.update(micro_batches))
+            assert micro_batches[-1].position is not None
+            self.position = micro_batches[-1].position
+            bar.update()
+            if self.step % self.settings.log_every == 0 or self.step == 1:
+                self.train_last = self.interval.means()
+                speed = clock.steps_per_second(self.step)
+                metrics.write(self.step, {**self.train_last, "train/steps_per_second": speed})
+                log.info(describe(self.step, self.horizon, self.last_step, self.train_last, speed))
+            if self.step % self.settings.validate_every == 0:
+                self._validate_and_log(metrics)
+                clock = Clock(self.step)  # the speed is that of training
+            if self.step % self.settings.save_every == 0:
+                self.save()
+                clock = Clock(self.step)
+            if stop.is_set():
+                self._save_and_stop()
+        return "finished" if self.position.epoch >= self.settings.epochs else "mels exhausted"
+
+    def _save_and_stop(self) -> NoReturn:
+        self.save()
+        raise RunInterrupted(
+            f"run {self.run.name} stopped at step {self.step} of {self.horizon} and is saved in "
+            f"{self.checkpoints.latest_full}; start it again with run_name {self.run.name} to go on"
+        )
 
     def _validate_and_log(self, metrics: MetricLog) -> dict[str, float]:
         self.val_last = self.validate()
@@ -284,6 +319,7 @@ class Trainer:
             batch_size=None,
             num_workers=self.settings.num_workers,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=ignore_interrupts,
             generator=torch.Generator(),  # else its workers' seed would be drawn from the state that a resume restores
         )
 
@@ -305,7 +341,8 @@ class Trainer:
             "identity": self.identity,
             "position": self.position.to_mapping(),
             "batch_size": self.plan.batch_size,
-            "rows_begun": self.digest(self.position.end),
+            "rows_begun": self._rows_begun(self.position),
+            "rows_digest": self.digest(self._rows_begun(self.position)),
             "random": random_state(),
             "val_before": self.val_before,
             **{name.replace("/", "_"): value for name, value in {**self.train_last, **self.val_last}.items()},
@@ -315,6 +352,10 @@ class Trainer:
         }
         self.checkpoints.save_latest(weights, full, self.step)
         self._saved_at = self.step
+
+    def _rows_begun(self, position: Position) -> int:
+        """How many rows, from the head, a resume must find as they were."""
+        return position.end if position.epoch == 0 else self.plan.available
 
     def resume_if_started(self) -> None:
         """`resume`, once, where the run folder holds a checkpoint."""
@@ -331,8 +372,8 @@ class Trainer:
             for name, value in self.identity.items()
             if before.get(name) != value
         ]
-        begun = Position(**content["position"]).end
-        if not changed and content["rows_begun"] != self.digest(begun):
+        begun = content["rows_begun"]
+        if not changed and content["rows_digest"] != self.digest(begun):
             changed = [f"manifest: its first {begun:,} rows, which were trained on, are others or in another order"]
         if changed:
             raise TrainingError(

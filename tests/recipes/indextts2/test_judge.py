@@ -23,7 +23,7 @@ def probe(accuracy: float, chance: float = 0.25) -> ProbeResult:
     return ProbeResult(accuracy, 0.01, chance, clips=40, classes=4)
 
 
-GOOD = Judgement(probe(0.85), probe(0.5), probe(0.8), probe(0.7), 2.0, 2.1, [])
+GOOD = Judgement(probe(0.85), probe(0.5), probe(0.8), probe(0.7), 2.0, 2.1, True, [])
 
 
 def test_a_good_stage_2_misses_nothing() -> None:
@@ -51,10 +51,15 @@ def test_each_missed_target_is_named(change: dict[str, object], missed: str) -> 
 
 
 def test_what_was_not_measured_is_not_missed() -> None:
-    nothing = Judgement(None, None, probe(0.5), None, 2.0, 2.0, ["too few clips"])
+    nothing = Judgement(None, None, probe(0.5), None, 2.0, 2.0, False, ["too few clips"])
     assert (nothing.speaker_kept(), nothing.style_kept(), nothing.missed()) == (None, None, [])
     assert "speaker probe        not measured" in str(nothing)
     assert "too few clips" in str(nothing)
+
+
+def test_an_adversary_whose_speakers_could_not_be_probed_is_missed() -> None:
+    unknown = Judgement(None, None, probe(0.8), probe(0.8), 2.0, 2.0, True, ["too few clips"])
+    assert unknown.missed() == ["the speaker could not be probed; hold out more clips of the same speakers"]
 
 
 def write_vectors(run: Run, when: str, separation: float, seed: int) -> None:

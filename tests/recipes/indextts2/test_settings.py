@@ -96,7 +96,7 @@ def test_the_emotion_encoder_reads_what_the_stage_reads() -> None:
 
 def test_the_same_seed_makes_the_same_model() -> None:
     def classifier(seed: int) -> torch.Tensor:
-        settings = Settings(stage=1, data="corpus", seed=seed)
+        settings = Settings(stage=1, data="corpus", model_config="config.yaml", seed=seed)
         return build_model(settings, CONFIG).text_head.weight
 
     assert torch.equal(classifier(3), classifier(3))

@@ -14,13 +14,17 @@ import yaml
 from tests.conftest import CorpusMaker
 from tests.tiny_voice import CONFIG, LATENTS, Bench, differing, make_base
 from tts_kernel.data.batch import FeatureError
+from tts_kernel.data.demo_text import SENTENCES
 from tts_kernel.data.manifest import ManifestError
+from tts_kernel.data.ordering import order_mel_first
 from tts_kernel.data.speakers import SpeakerMapError
 from tts_kernel.models.indextts2.config import read_config
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 from tts_kernel.models.weights import CheckpointError
 from tts_kernel.recipes.indextts2 import explain
+from tts_kernel.recipes.indextts2.model import build_model
 from tts_kernel.recipes.indextts2.train import _optimizer
+from tts_kernel.text.tokenizer import train_tokenizer
 
 MODULES = {
     "backbone": ("gpt.", "final_norm.", "text_", "mel_", "speed_emb."),
@@ -286,12 +290,65 @@ def test_a_speaker_map_of_some_speakers_is_used_where_it_is_meant(
 
 
 def test_a_batch_of_unknown_speakers_alone_still_trains(tmp_path: Path, make_tiny_corpus: CorpusMaker) -> None:
-    bench = Bench(tmp_path, make_tiny_corpus(speakers=2, latents=LATENTS))
-    (tmp_path / "map.json").write_text('{"sp0": 0}', encoding="utf-8")
+    bench = Bench(tmp_path, make_tiny_corpus(speakers=3, latents=LATENTS))
+    (tmp_path / "map.json").write_text('{"sp0": 0, "sp1": 1}', encoding="utf-8")
     chosen = {"speaker_mapping": str(tmp_path / "map.json"), "batch_size": 1, "grad_accumulation": 1}
     outcome = bench.train(**chosen)
     assert outcome.status == "finished"
     assert all(math.isfinite(value) for value in outcome.val_after.values())
+
+
+def with_mels_of(data: Path, speakers: str) -> None:
+    """Leave the mels of these speakers only ("[12]" is a glob), and order the manifest by them."""
+    for mel in set((data / "mel").glob("*.npy")) - set((data / "mel").glob(f"sp{speakers}_*.npy")):
+        mel.unlink()
+    (data / "gpt_pairs_train_mel.jsonl").unlink()
+    rows = [json.loads(line) for line in (data / "gpt_pairs_train.jsonl").read_text(encoding="utf-8").splitlines()]
+    bare = [{name: value for name, value in row.items() if "mel" not in name} for row in rows]
+    (data / "gpt_pairs_train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare), encoding="utf-8")
+    order_mel_first(data)
+
+
+def test_a_map_that_misses_the_rows_with_a_mel_is_refused(tmp_path: Path, make_tiny_corpus: CorpusMaker) -> None:
+    data = make_tiny_corpus(latents=LATENTS)
+    with_mels_of(data, "0")
+    (tmp_path / "map.json").write_text('{"sp1": 0, "sp2": 1}', encoding="utf-8")
+    with pytest.raises(SpeakerMapError, match="0 of 6 rows"):
+        Bench(tmp_path, data).prepare(speaker_mapping=str(tmp_path / "map.json"), validation_share=0.3)
+
+
+def test_validation_stays_on_its_first_pairs_when_more_mels_arrive(
+    tmp_path: Path, make_tiny_corpus: CorpusMaker
+) -> None:
+    data = make_tiny_corpus(latents=LATENTS)
+    mels = {mel.name: mel.read_bytes() for mel in (data / "mel").glob("*.npy")}
+    with_mels_of(data, "[01]")
+    bench = Bench(tmp_path, data)
+
+    def validated() -> list[str]:
+        corpus = bench.prepare(validation_share=0.5).corpus
+        return corpus.validation.take(corpus.validation_rows).strings("id").to_pylist()
+
+    before = validated()
+    for name, content in mels.items():
+        (data / "mel" / name).write_bytes(content)
+    assert order_mel_first(data).added > 0
+    assert validated() == before
+    (bench.run().folder / "validation_pairs.txt").unlink()
+    assert len(validated()) > len(before)
+
+
+def test_the_vocabulary_grows_by_token_name_through_the_recipe(bench: Bench, tmp_path: Path) -> None:
+    text = SENTENCES["en"]
+    old = train_tokenizer(text, tmp_path / "old.model", CONFIG.number_text_tokens)
+    new = train_tokenizer([*text, "grüße über öfen"], tmp_path / "new.model", CONFIG.number_text_tokens + 6)
+    prepared = bench.prepare(tokenizer=str(new.path), base_tokenizer=str(old.path))
+    model = build_model(prepared.settings, prepared.config)
+    before = torch.load(bench.base, weights_only=True)["model"]["text_embedding.weight"]
+    assert len(model.text_embedding.weight) == new.vocab_size + 1 > len(before)
+    token = next(token for token in new.tokens()[3:] if token in old.tokens()[3:])
+    after = model.text_embedding.weight[new.tokens().index(token)]
+    assert torch.equal(after, before[old.tokens().index(token)])
 
 
 # What a run leaves

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from tts_kernel.data.batch import PairDataset
 from tts_kernel.data.manifest import Manifest, ManifestError, missing_files, read_manifest
-from tts_kernel.data.ordering import available_prefix
+from tts_kernel.data.ordering import MEL_MANIFEST, available_prefix
 from tts_kernel.data.speakers import (
     Coverage,
     check_coverage,
@@ -21,7 +22,7 @@ from tts_kernel.data.speakers import (
 from tts_kernel.data.split import hold_out
 from tts_kernel.models.indextts2.config import GPTConfig
 from tts_kernel.recipes.indextts2.settings import STAGES, Settings
-from tts_kernel.runs import Run, project_path
+from tts_kernel.runs import Run, project_path, write_atomically
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class Corpus:
 def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
     """Read and check both manifests before a step is spent on them. Raises ManifestError, SpeakerMapError."""
     root = project_path(settings.data)
+    if settings.train_manifest == MEL_MANIFEST and not (root / MEL_MANIFEST).exists():
+        raise ManifestError(
+            [
+                f"{root / MEL_MANIFEST}: not found; it is made, with the mels that are missing, by "
+                f"python -m tts_kernel.data.extract {root}"
+            ]
+        )
     train = read_manifest(root / settings.train_manifest)
     stage = STAGES[settings.stage]
     by_mel = stage.needs_mel and settings.emotion_input == "mel"
@@ -60,6 +68,7 @@ def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
         held = hold_out(train.strings("target_id"), settings.validation_share)
         dropped["held out for validation"] = int((held & usable).sum())
         validation, validation_rows = train, np.flatnonzero(held & usable & (np.arange(len(train)) < available))
+        validation_rows = _same_as_before(train, validation_rows, run)
         usable &= ~held
     else:
         validation = read_manifest(root / settings.validation_manifest)
@@ -76,7 +85,10 @@ def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
                 f"expected some of both. Left out: {dropped}"
             ]
         )
-    mapping, found = _speaker_mapping(settings, train, run) if stage.adversary else ({}, None)
+    mapping: dict[str, int] = {}
+    found: Coverage | None = None
+    if stage.adversary:
+        mapping, found = _speaker_mapping(settings, train, rows[:available_rows], run)
     left_out = {reason: count for reason, count in dropped.items() if count}
     return Corpus(train, validation, rows, available_rows, validation_rows, mapping, found, left_out)
 
@@ -97,15 +109,32 @@ def _explain_overlong(manifest: Manifest, too_long: np.ndarray, config: GPTConfi
     ]
 
 
-def _speaker_mapping(settings: Settings, train: Manifest, run: Run) -> tuple[dict[str, int], Coverage]:
+def _same_as_before(manifest: Manifest, rows: np.ndarray, run: Run) -> np.ndarray:
+    """The validation rows that the run began with, so that its losses and probes stay comparable when more mels
+    arrive; kept in validation_pairs.txt."""
+    path = run.folder / "validation_pairs.txt"
+    ids = np.array(manifest.strings("id").take(pa.array(rows)).to_pylist())
+    if path.exists():
+        return rows[np.isin(ids, path.read_text(encoding="utf-8").splitlines())]
+    write_atomically(path, "".join(f"{name}\n" for name in ids))
+    return rows
+
+
+def _speaker_mapping(
+    settings: Settings, train: Manifest, rows: np.ndarray, run: Run
+) -> tuple[dict[str, int], Coverage]:
+    """The mapping, and how it matches the rows that will be trained on. A mapping from a file must match enough of
+    them; one made from the manifest itself covers what its two limits let it."""
     speakers = train.strings("speaker").to_pylist()
+    minimum = settings.min_speaker_coverage
     if settings.speaker_mapping:
         mapping = read_mapping(project_path(settings.speaker_mapping))
     else:
         clips = count_clips(train.strings("target_id").to_pylist(), speakers)
         mapping = map_speakers(clips, settings.speaker_top_k, settings.speaker_min_clips)
-    found = coverage(mapping, speakers)
-    check_coverage(found, settings.min_speaker_coverage)
+        minimum = 0.0
+    found = coverage(mapping, (speakers[row] for row in rows))
+    check_coverage(found, minimum)
     write_mapping(mapping, run.folder / "speaker_mapping.json")
     return mapping, found
 

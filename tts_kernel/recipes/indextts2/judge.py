@@ -66,6 +66,7 @@ class Judgement:
     style_after: ProbeResult | None
     val_loss_before: float
     val_loss_after: float
+    adversary: bool  # whether the stage had one to judge
     notes: list[str]  # what was not measured, and why
 
     def speaker_kept(self) -> float | None:
@@ -85,9 +86,12 @@ class Judgement:
         return self.val_loss_after / self.val_loss_before - 1.0
 
     def missed(self) -> list[str]:
-        """The targets that were not reached, in words; not what could not be measured."""
+        """The targets that were not reached, in words. A speaker that could not be probed is one of them; a corpus
+        without styles is not."""
         speaker, style, rise = self.speaker_kept(), self.style_kept(), self.loss_rise()
         missed = []
+        if self.adversary and speaker is None:
+            missed.append("the speaker could not be probed; hold out more clips of the same speakers")
         if speaker is not None and speaker > MOST_SPEAKER_KEPT:
             missed.append(f"the speaker probe kept {speaker:.0%} of its distance to chance, at most 50% wanted")
         if style is not None and style < LEAST_STYLE_KEPT:
@@ -110,9 +114,10 @@ class Judgement:
         def probe(name: str, before: ProbeResult | None, after: ProbeResult | None) -> str:
             if before is None or after is None:
                 return f"{name} probe        not measured"
+            rare = f", {after.left_out} of rare {name}s left out" if after.left_out else ""
             return (
                 f"{name:<7} probe   {before.accuracy:.3f} -> {after.accuracy:.3f}  (chance {after.chance:.3f}, "
-                f"{after.clips} held-out clips)"
+                f"{after.clips} held-out clips{rare})"
             )
 
         lines = [
@@ -145,6 +150,7 @@ def judge(run: Run, outcome: Outcome) -> Judgement:
         **probes,
         val_loss_before=outcome.val_before["val/loss"],
         val_loss_after=outcome.val_after["val/loss"],
+        adversary=(run.folder / "emotion_before.npz").exists(),
         notes=notes,
     )
     write_atomically(run.folder / "probe.json", json.dumps(judgement.facts(), indent=1) + "\n")

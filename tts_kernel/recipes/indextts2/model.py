@@ -25,7 +25,10 @@ def base_config(settings: Settings) -> GPTConfig:
 
 
 def stage_config(settings: Settings, config: GPTConfig, num_speakers: int) -> GPTConfig:
-    """Sizes of the model to train: the adversary's classes, and what the emotion encoder reads where it is used."""
+    """Sizes of the model to train: the adversary's classes, what the emotion encoder reads where it is used, and the
+    vocabulary it is extended to."""
+    if settings.tokenizer:
+        config = replace(config, number_text_tokens=TextTokenizer(project_path(settings.tokenizer)).vocab_size)
     if STAGES[settings.stage].adversary or settings.conditions == "computed":
         config = config.reading(settings.emotion_input)
     return replace(config, num_speakers=num_speakers, standardise_adversary=settings.standardise_adversary)
@@ -44,8 +47,8 @@ def build_model(settings: Settings, config: GPTConfig) -> UnifiedVoice:
             }
         report = load_weights(model, project_path(settings.base_checkpoint), **tokens)
         log.info("base checkpoint: %s", report)
-        if any(".lora_" in name for name in report.dropped):
-            log.warning("the base checkpoint holds LoRA adapters that were never merged: it starts without them")
+        if report.unmerged:
+            log.warning("the base checkpoint holds LoRA adapters that were never merged: the run starts without them")
     for name in STAGES[settings.stage].frozen:
         model.get_submodule(name).requires_grad_(False)
     return model

@@ -92,6 +92,10 @@ class Settings:
                 f"base_checkpoint: found empty for stage {self.stage} on your own data; name a gpt.pth (IndexTTS-2's, "
                 "or a run's checkpoints/best_model.pth)"
             )
+        if self.stage == 1 and self.data and not self.base_checkpoint and not self.model_config:
+            problems.append(
+                "model_config: found empty without a base_checkpoint; name a config.yaml to make a model from"
+            )
         if bool(self.tokenizer) != bool(self.base_tokenizer):
             problems.append("tokenizer and base_tokenizer: give both to extend the vocabulary, or neither")
         if self.text_weight + self.mel_weight == 0:

@@ -15,7 +15,7 @@ from tts_kernel.models.indextts2.config import GPTConfig
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 from tts_kernel.optim.optimizers import build as build_optimizer
 from tts_kernel.optim.optimizers import parameter_groups
-from tts_kernel.optim.schedules import learning_rate
+from tts_kernel.optim.schedules import learning_rate, reversal_ramp
 from tts_kernel.recipes.indextts2 import demo
 from tts_kernel.recipes.indextts2.corpus import Corpus, check_files, open_corpus
 from tts_kernel.recipes.indextts2.judge import keep_emotion_vectors
@@ -54,6 +54,12 @@ class Prepared:
             f"{self.horizon:,} steps: {settings.epochs} x {len(corpus.train_rows):,} pairs in batches of "
             f"{settings.batch_size} x {settings.grad_accumulation}, {padding_waste(self.plan):.1%} of them padding"
         )
+        updates = -(-corpus.available // (settings.batch_size * settings.grad_accumulation))
+        if waiting and STAGES[settings.stage].adversary:
+            reached = reversal_ramp(updates, total=self.horizon, peak=settings.grl_lambda, ramp=settings.grl_schedule)
+            lines.append(f"the mels last for {updates:,} steps, by when the reversal's strength is {reached:.2f}")
+        if settings.conditions == "stored" and settings.stage == 1:
+            lines.append("stored conditions: the conditioners are not trained; set conditions to computed to train all")
         if self.horizon <= settings.warmup_steps:
             lines.append(
                 f"WARNING: the run ends inside its warm-up of {settings.warmup_steps:,} steps; lower warmup_steps, or "
