@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 
@@ -68,3 +74,30 @@ def test_a_missing_notebook_is_named(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         headless.main(["notebooks/99_nothing.ipynb"])
     assert "notebooks/99_nothing.ipynb: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_stop_signal_reaches_the_kernel_and_waits_for_it_to_save(tmp_path: Path) -> None:
+    cell = (
+        "from pathlib import Path\nfrom time import sleep\nPath('started').touch()\n"
+        "try:\n    sleep(60)\nexcept KeyboardInterrupt:\n    sleep(0.5)\n    Path('saved').touch()\n    raise"
+    )
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=kernel)
+    nbformat.write(notebook, tmp_path / "long.ipynb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tts_kernel.headless", "long.ipynb", "--run-name", "stopped"],
+        cwd=tmp_path,
+        env={**os.environ, "TTS_KERNEL_RUNS": str(tmp_path / "runs")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert (tmp_path / "saved").exists()
+    assert "waiting for the kernel to save" in printed
+    assert "go on with" not in printed  # no checkpoint was left
