@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -19,8 +18,6 @@ from tts_kernel.recipes.indextts2.objective import emotion_vector
 from tts_kernel.runs import Run, write_atomically
 from tts_kernel.training.trainer import Outcome
 
-log = logging.getLogger(__name__)
-
 MOST_SPEAKER_KEPT = 0.5  # of the probe's distance to chance
 LEAST_STYLE_KEPT = 0.7  # of the probe's accuracy
 MOST_LOSS_RISE = 0.1  # of val/loss
@@ -33,26 +30,26 @@ When = Literal["before", "after"]
 def keep_emotion_vectors(model: UnifiedVoice, data: PairDataset, rows: np.ndarray, run: Run, when: When) -> None:
     """Write emotion_<when>.npz: `vectors` (clips, model_dim) of the distinct targets among `rows`, by the path that
     training takes, with their ids, speakers and styles ("" where the manifest has none)."""
-    ids = np.array(data.manifest.strings("target_id").to_pylist())[rows]
-    rows = rows[np.sort(np.unique(ids, return_index=True)[1])][:MOST_CLIPS]
-    lengths = data.manifest.numbers("target_code_len")[rows]
-    plan = BatchPlan(rows, lengths, len(rows), batch_size=16, shuffle=False)
+    pairs = data.manifest.take(rows)
+    first = np.sort(np.unique(pairs.strings("target_id").to_pylist(), return_index=True)[1])[:MOST_CLIPS]
+    rows, table = rows[first], pairs.take(first)
+    # Equal lengths, so that the vectors come in the order of the rows.
+    plan = BatchPlan(rows, np.zeros(len(rows), dtype=np.int64), len(rows), batch_size=16, shuffle=False)
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    vectors, order = [], []
+    vectors = []
     loader: DataLoader[Any] = DataLoader(data, sampler=plan.epoch(Position()), batch_size=None)
     for batch in loader:
         vectors.append(emotion_vector(model, batch.to(device)).float().cpu().numpy())
-        order += batch.ids
     model.train(training)
-    table = data.manifest.take(rows)
-    place = {name: number for number, name in enumerate(table.strings("id").to_pylist())}
     columns = {
-        name: np.array(table.strings(source).to_pylist() if source in table else [""] * len(table), dtype=np.str_)
+        name: np.array(
+            [text or "" for text in table.strings(source).to_pylist()] if source in table else [""] * len(table)
+        )
         for name, source in (("clips", "target_id"), ("speakers", "speaker"), ("styles", "style"))
     }
-    columns["vectors"] = np.concatenate(vectors)[np.argsort([place[name] for name in order])]
+    columns["vectors"] = np.concatenate(vectors)
     np.savez_compressed(run.folder / f"emotion_{when}.npz", **columns)  # type: ignore[arg-type]
 
 
