@@ -200,6 +200,15 @@ def test_dropout_is_on_in_the_runs_compared_above(finished: Bench) -> None:
     assert settings.standardise_adversary
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own SIGINT handler, also where the tests run in a background job, which ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_does_what_it_would_have_done() -> None:
     with stop_signals() as stop:
         signal.raise_signal(signal.SIGINT)
