@@ -260,8 +260,10 @@ def test_a_resume_with_other_facts_is_refused_naming_each(
 def test_a_resume_with_another_speaker_map_is_refused(bench: Bench) -> None:
     bench.train(**LONG, max_steps=2)
     (bench.folder / "map.json").write_text('{"sp2": 0, "sp0": 1, "sp1": 2}', encoding="utf-8")
+    kept = (bench.run().folder / "speaker_mapping.json").read_bytes()
     with pytest.raises(TrainingError, match="speakers: "):
         bench.train(**LONG, speaker_mapping=str(bench.folder / "map.json"))
+    assert (bench.run().folder / "speaker_mapping.json").read_bytes() == kept
 
 
 def test_a_resume_with_other_rows_of_the_manifest_is_refused(bench: Bench) -> None:

@@ -17,7 +17,6 @@ from tts_kernel.data.speakers import (
     coverage,
     map_speakers,
     read_mapping,
-    write_mapping,
 )
 from tts_kernel.data.split import hold_out
 from tts_kernel.models.indextts2.config import GPTConfig
@@ -88,7 +87,7 @@ def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
     mapping: dict[str, int] = {}
     found: Coverage | None = None
     if stage.adversary:
-        mapping, found = _speaker_mapping(settings, train, rows[:available_rows], run)
+        mapping, found = _speaker_mapping(settings, train, rows[:available_rows])
     left_out = {reason: count for reason, count in dropped.items() if count}
     return Corpus(train, validation, rows, available_rows, validation_rows, mapping, found, left_out)
 
@@ -120,9 +119,7 @@ def _same_as_before(manifest: Manifest, rows: np.ndarray, run: Run) -> np.ndarra
     return rows
 
 
-def _speaker_mapping(
-    settings: Settings, train: Manifest, rows: np.ndarray, run: Run
-) -> tuple[dict[str, int], Coverage]:
+def _speaker_mapping(settings: Settings, train: Manifest, rows: np.ndarray) -> tuple[dict[str, int], Coverage]:
     """The mapping, and how it matches the rows that will be trained on. A mapping from a file must match enough of
     them; one made from the manifest itself covers what its two limits let it."""
     speakers = train.strings("speaker").to_pylist()
@@ -135,7 +132,6 @@ def _speaker_mapping(
         minimum = 0.0
     found = coverage(mapping, (speakers[row] for row in rows))
     check_coverage(found, minimum)
-    write_mapping(mapping, run.folder / "speaker_mapping.json")
     return mapping, found
 
 

@@ -11,6 +11,7 @@ from tts_kernel.data.batch import Emotion, Limits, PairDataset, Speaker, labels
 from tts_kernel.data.manifest import Manifest, digest
 from tts_kernel.data.ordering import MEL_MANIFEST
 from tts_kernel.data.sampler import BatchPlan, padding_waste
+from tts_kernel.data.speakers import write_mapping
 from tts_kernel.models.indextts2.config import GPTConfig
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 from tts_kernel.optim.optimizers import build as build_optimizer
@@ -144,7 +145,10 @@ def train(prepared: Prepared, run: Run) -> Outcome:
         digest=lambda count: digest(corpus.train, corpus.train_rows[:count]),
     )
     trainer.resume_if_started()
+    # Only now: a resume that was refused leaves the run's own record as it is.
     run.save_settings(prepared.asked)
+    if corpus.mapping:
+        write_mapping(corpus.mapping, run.folder / "speaker_mapping.json")
     write_yaml(run.checkpoints / "config.yaml", {"gpt": config.to_mapping(), "settings": asdict(prepared.asked)})
     if STAGES[settings.stage].adversary and trainer.step == 0:
         keep_emotion_vectors(model, held, corpus.validation_rows, run, "before")
