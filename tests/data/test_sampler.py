@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -68,11 +69,51 @@ def test_going_on_after_any_batch_gives_exactly_the_remaining_ones(window: int, 
             assert batches(plan, stored) == expected[number:]
 
 
-def test_windows_are_used_up_one_after_the_other() -> None:
-    found = batches(plan_of(window=24))
+def test_a_window_is_drawn_from_everything_available_and_sorted_by_length() -> None:
+    plan = plan_of(1000, window=96)
+    found = batches(plan)
+    first = np.array([row for batch in found[:24] for row in batch])
+    assert first.max() - first.min() > 1500, "a window of neighbours would train on one speaker after the other"
+    lengths = dict(zip(plan.rows.tolist(), plan.lengths.tolist(), strict=True))
+    spans = sorted((min(lengths[row] for row in b), max(lengths[row] for row in b)) for b in found[:24])
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+
+
+def test_without_shuffling_windows_are_neighbours_in_their_order() -> None:
+    found = batches(plan_of(window=24, shuffle=False))
     for first in range(0, ROWS, 24):
         window = {row for batch in found[first // 4 : first // 4 + 6] for row in batch}
         assert window == set((np.arange(first, min(first + 24, ROWS)) * 2 + 1).tolist())
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("rows", [103, 104, 105, 5])
+def test_the_processes_share_every_batch_of_the_one_process_plan(world: int, rows: int) -> None:
+    plan = plan_of(rows, world=world)
+    shares = [list(replace(plan, rank=rank).epoch(Position())) for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1, "a process that ends early would leave the others waiting"
+    assert all(len(planned.rows) for share in shares for planned in share), "no process may have an empty batch"
+    together = [sorted(row for planned in group for row in planned.rows) for group in zip(*shares, strict=True)]
+    assert all(len({planned.after for planned in group}) == 1 for group in zip(*shares, strict=True))
+    assert sorted(row for batch in together for row in batch) == plan.rows.tolist()
+    if rows % 4 == 0 or rows % 4 >= world:  # no remainder had to join another batch
+        assert together == [sorted(batch) for batch in batches(replace(plan, world=1))]
+
+
+@pytest.mark.parametrize(("rank", "world"), [(2, 2), (-1, 2), (0, 5), (0, 0)])
+def test_a_rank_outside_its_processes_is_refused(rank: int, world: int) -> None:
+    with pytest.raises(ValueError, match=f"rank {rank} of {world} processes with batch_size 4"):
+        plan_of(rank=rank, world=world)
+
+
+def test_another_batch_size_goes_on_at_the_window_that_was_begun() -> None:
+    """What a resume with another batch_size does: the window is begun again, those before it are not."""
+    plan = plan_of(window=24)
+    whole = list(plan.epoch(Position()))
+    stop = whole[8].after  # six batches are the first window
+    assert (stop.row, stop.batch) == (24, 3)
+    again = list(plan_of(window=24, batch_size=8).epoch(replace(stop, batch=0)))
+    assert sorted(seen(whole[:6]) + seen(again)) == plan.rows.tolist()
 
 
 def test_a_window_is_a_whole_number_of_batches() -> None:
@@ -105,10 +146,10 @@ def test_growth_in_the_middle_of_a_window_neither_repeats_nor_loses_a_row(stop: 
 def test_a_plan_is_exhausted_only_where_rows_still_wait() -> None:
     plan = plan_of(available=30)
     assert not plan.exhausted(Position())
-    assert not plan.exhausted(Position(0, 24, 30, 1))
-    assert plan.exhausted(Position(0, 30, 30, 0))
-    assert batches(plan, Position(0, 30, 30, 0)) == []
-    assert not plan_of().exhausted(Position(0, ROWS, ROWS, 0))
+    assert not plan.exhausted(Position(0, 24, 30, 0, 1))
+    assert plan.exhausted(Position(0, 30, 30))
+    assert batches(plan, Position(0, 30, 30)) == []
+    assert not plan_of().exhausted(Position(0, ROWS, ROWS))
 
 
 def test_buckets_waste_less_than_batches_in_random_order() -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tts_kernel.data.manifest import read_manifest
 from tts_kernel.data.speakers import (
     SpeakerMapError,
     check_coverage,
     count_clips,
+    count_rows,
     coverage,
     map_speakers,
     read_mapping,
@@ -32,8 +36,17 @@ def test_only_the_top_speakers_with_enough_clips_are_mapped() -> None:
     assert map_speakers(clips, min_clips=100) == {}
 
 
-def test_a_clip_in_several_pairs_counts_once() -> None:
-    assert count_clips(["x1", "x1", "x2", "y1"], ["x", "x", "x", "y"]) == {"x": 2, "y": 1}
+def test_a_clip_in_several_pairs_counts_once(tiny_corpus: Path) -> None:
+    manifest = read_manifest(tiny_corpus / "gpt_pairs_train.jsonl")
+    assert count_rows(manifest) == {"sp0": 8, "sp1": 8, "sp2": 8}
+    assert count_clips(manifest) == {"sp0": 4, "sp1": 4, "sp2": 4}
+
+
+def test_rows_are_counted_among_the_chosen_ones(tiny_corpus: Path) -> None:
+    manifest = read_manifest(tiny_corpus / "gpt_pairs_train.jsonl")
+    speakers = np.array(manifest.strings("speaker").to_pylist())
+    chosen = np.flatnonzero(speakers != "sp1")[1:]
+    assert count_rows(manifest, chosen) == Counter(speakers[chosen].tolist())
 
 
 def test_a_mapping_survives_writing_and_reading(tmp_path: Path) -> None:
@@ -80,7 +93,7 @@ def test_a_mapping_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_coverage_counts_rows_and_speakers_and_names_the_rest() -> None:
-    found = coverage({"a": 0, "b": 1, "gone": 2}, ["a", "a", "b", "x", "y", "y"])
+    found = coverage({"a": 0, "b": 1, "gone": 2}, {"a": 2, "b": 1, "x": 1, "y": 2})
     assert (found.rows, found.mapped_rows, found.speakers, found.mapped_speakers) == (6, 3, 4, 2)
     assert found.share == 0.5
     assert found.unmatched == ["y", "x"], "the most frequent first"
@@ -90,14 +103,14 @@ def test_coverage_counts_rows_and_speakers_and_names_the_rest() -> None:
 def test_a_mapping_that_matches_no_row_is_refused_however_little_is_asked() -> None:
     for minimum in (0.0, 0.5):
         with pytest.raises(SpeakerMapError) as caught:
-            check_coverage(coverage({"spk_a": 0, "spk_b": 1}, ["a", "b", "b"]), minimum)
+            check_coverage(coverage({"spk_a": 0, "spk_b": 1}, {"a": 1, "b": 2}), minimum)
         text = str(caught.value)
         assert "0 of 3 rows (0.0%) have a mapped speaker, 0 of 2 speakers" in text
         assert "first unmatched: b, a; mapped but not in the manifest: spk_a, spk_b" in text
 
 
 def test_a_mapping_that_matches_two_rows_in_five_is_refused_with_the_numbers() -> None:
-    found = coverage({"a": 0, "d": 1}, ["a", "d", "b", "b", "c"])
+    found = coverage({"a": 0, "d": 1}, {"a": 1, "d": 1, "b": 2, "c": 1})
     with pytest.raises(SpeakerMapError) as caught:
         check_coverage(found, 0.5)
     text = str(caught.value)
@@ -109,9 +122,9 @@ def test_a_mapping_that_matches_two_rows_in_five_is_refused_with_the_numbers() -
 
 def test_one_speaker_alone_is_no_class_to_tell_apart() -> None:
     with pytest.raises(SpeakerMapError, match="at least 2 speakers"):
-        check_coverage(coverage({"a": 0}, ["a", "a"]), 0.0)
+        check_coverage(coverage({"a": 0}, {"a": 2}), 0.0)
 
 
 def test_an_empty_manifest_covers_nothing() -> None:
     with pytest.raises(SpeakerMapError, match=r"0 of 0 rows \(0\.0%\)"):
-        check_coverage(coverage({"a": 0}, []), 0.0)
+        check_coverage(coverage({"a": 0}, {}), 0.0)

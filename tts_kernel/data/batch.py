@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from tts_kernel.data.features import FeatureError, Features
 from tts_kernel.data.manifest import Manifest
 from tts_kernel.data.sampler import PlannedBatch, Position
 from tts_kernel.data.speakers import UNKNOWN
@@ -20,10 +21,6 @@ from tts_kernel.data.speakers import UNKNOWN
 Emotion = Literal["mel", "semantic", "stored"]
 Speaker = Literal["stored", "semantic"]
 MIN_FRAMES = 3  # the conformers halve their input without padding: fewer frames leave none
-
-
-class FeatureError(ValueError):
-    """A feature file that is missing, damaged or not what the manifest and the model expect."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +73,20 @@ class Limits:
 
 
 class PairDataset(Dataset[Batch]):
-    """Pairs as whole batches: an index is a `PlannedBatch`, so a DataLoader takes it with `batch_size=None`."""
+    """Pairs as whole batches: an index is a `PlannedBatch`, so a DataLoader takes it with `batch_size=None`. Goes to
+    worker processes of any start method; they share the pages of the manifest and the features."""
 
     def __init__(
         self, manifest: Manifest, limits: Limits, speaker_ids: np.ndarray, emotion: Emotion, speaker: Speaker
     ) -> None:
-        self.manifest, self.limits, self.speaker_ids = manifest, limits, speaker_ids
+        self.limits, self.speaker_ids = limits, speaker_ids
         self.emotion, self.speaker = emotion, speaker
-        self.table = manifest.table.select([name for name in [*self.columns(), "id"] if name in manifest])
+        self.manifest = manifest
+        self.pairs = manifest.select([*self.columns(), "id"])  # what goes to a worker
+        self.features = Features(manifest.root)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"manifest": self.pairs}
 
     def columns(self) -> list[str]:
         """The manifest's columns that name files this dataset reads."""
@@ -92,108 +95,120 @@ class PairDataset(Dataset[Batch]):
         return ["target_text_ids_path", "target_codes_path", speaker[self.speaker], emotion[self.emotion]]
 
     def __getitem__(self, planned: PlannedBatch) -> Batch:
-        rows = planned.rows
-        table = self.table.take(rows)
-        limits = self.limits
-
-        def paths(column: str) -> list[Path]:
-            names = table.column(column).to_pylist()
-            for row, name in zip(rows, names, strict=True):
-                if name is None:
-                    raise FeatureError(f"{self.manifest.path}:{row + 1}: no {column}, which this training reads")
-            return [self.manifest.root / name for name in names]
-
-        text = [
-            load_ids(path, limits.num_text_tokens, limits.max_text_tokens, "text token")
-            for path in paths("target_text_ids_path")
+        rows, limits = planned.rows, self.limits
+        pairs = self.pairs.take(rows)
+        names = [self._paths(pairs, column, rows) for column in self.columns()]
+        arrays = self.features.read([name for column in names for name in column])
+        found = [
+            [(f"{self.manifest.root}/{name}", array) for name, array in zip(column, arrays[start:], strict=False)]
+            for column, start in zip(names, range(0, len(arrays), len(rows)), strict=True)
         ]
-        codes = [load_ids(path, limits.num_codes, limits.max_codes, "code") for path in paths("target_codes_path")]
+        text = [as_ids(*item, limits.num_text_tokens, limits.max_text_tokens, "text token") for item in found[0]]
+        codes = [as_ids(*item, limits.num_codes, limits.max_codes, "code") for item in found[1]]
         batch = Batch(
-            ids=table.column("id").to_pylist(),
+            ids=pairs.strings("id").to_pylist(),
             text_tokens=pad_sequence(text, batch_first=True),
             text_lengths=_lengths(text),
             codes=pad_sequence(codes, batch_first=True),
             code_lengths=_lengths(codes),
-            speaker_ids=torch.from_numpy(self.speaker_ids[rows]),
+            speaker_ids=torch.from_numpy(self.speaker_ids[rows].astype(np.int64)),
             position=planned.after,
         )
-        return self._with_emotion(self._with_speaker(batch, paths), paths)
+        return self._with_emotion(self._with_speaker(batch, found[2]), found[3])
 
-    def _with_speaker(self, batch: Batch, paths: Callable[[str], list[Path]]) -> Batch:
+    def _paths(self, pairs: Manifest, column: str, rows: np.ndarray) -> list[str]:
+        names = pairs.strings(column).to_pylist() if column in pairs else [None] * len(rows)
+        for row, name in zip(rows, names, strict=True):
+            if name is None:
+                where = f"{self.manifest.path}:{self.manifest.line(row)}"
+                raise FeatureError(f"{where}: no {column}, which this training reads")
+        return names
+
+    def _with_speaker(self, batch: Batch, found: list[tuple[str, np.ndarray]]) -> Batch:
         if self.speaker == "stored":
             count, width = self.limits.latents
-            latents = [load_frames(path, width, exactly=count) for path in paths("prompt_condition_path")]
-            return replace(batch, latents=torch.stack(latents))
-        features = [load_frames(path, self.limits.semantic_bins) for path in paths("prompt_semantic_path")]
+            return replace(batch, latents=torch.stack([as_frames(*item, width, exactly=count) for item in found]))
+        features = [as_frames(*item, self.limits.semantic_bins) for item in found]
         return replace(
             batch, speaker_features=pad_sequence(features, batch_first=True), speaker_lengths=_lengths(features)
         )
 
-    def _with_emotion(self, batch: Batch, paths: Callable[[str], list[Path]]) -> Batch:
+    def _with_emotion(self, batch: Batch, found: list[tuple[str, np.ndarray]]) -> Batch:
         if self.emotion == "stored":
-            vectors = [load_vector(path, self.limits.latents[1]) for path in paths("prompt_emo_vec_path")]
-            return replace(batch, emotion_vector=torch.stack(vectors))
-        column = "target_mel_path" if self.emotion == "mel" else "target_semantic_path"
-        features = [load_frames(path, self.limits.emotion_bins) for path in paths(column)]
+            return replace(batch, emotion_vector=torch.stack([as_vector(*i, self.limits.latents[1]) for i in found]))
+        features = [as_frames(*item, self.limits.emotion_bins) for item in found]
         return replace(
             batch, emotion_features=pad_sequence(features, batch_first=True), emotion_lengths=_lengths(features)
         )
 
 
+def missing_features(data: PairDataset, rows: np.ndarray) -> list[str]:
+    """`file:line: what is missing` for every feature of these rows that is neither packed nor in a file."""
+    problems = []
+    pairs = data.manifest.take(rows)
+    for column in data.columns():
+        names = pairs.strings(column)
+        clips = pc.replace_substring_regex(names, r"^.*/|\.npy$", "")
+        kinds = pc.replace_substring_regex(names, r"/[^/]*$", "")
+        there = np.zeros(len(rows), dtype=bool)
+        for kind in pc.unique(kinds).to_pylist():
+            own = np.flatnonzero(pc.equal(kinds, kind).to_numpy())
+            if kind in data.features.kinds:
+                there[own] = data.features.exists(kind, clips.take(pa.array(own)))
+            else:
+                paths = names.take(pa.array(own)).to_pylist()
+                there[own] = [(data.manifest.root / path).is_file() for path in paths]
+        for row in np.flatnonzero(~there):
+            where = f"{data.manifest.path}:{data.manifest.line(rows[row])}"
+            problems.append(f"{where}: {column}: {names[int(row)].as_py()} does not exist")
+    return problems
+
+
 def labels(mapping: dict[str, int], manifest: Manifest) -> np.ndarray:
     """(rows,) class of each row's speaker, -1 outside the mapping."""
-    speakers = manifest.strings("speaker").combine_chunks().dictionary_encode()
-    names = speakers.dictionary.to_pylist()
-    classes = np.array([mapping.get(name, UNKNOWN) for name in names], dtype=np.int64)
-    return classes[speakers.indices.to_numpy()]
+    names, speakers = manifest.categories("speaker")
+    return np.array([mapping.get(name, UNKNOWN) for name in names], dtype=np.int32)[speakers]
 
 
 def _lengths(rows: list[Tensor]) -> Tensor:
     return torch.tensor([len(row) for row in rows])
 
 
-def load_array(path: Path, kind: str) -> np.ndarray:
-    """An .npy file whose dtype is of `kind` ("f" or "i"), finite. Raises FeatureError."""
-    try:
-        with path.open("rb") as file:  # np.load would also open an archive, and name no array
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except FileNotFoundError:
-        raise FeatureError(f"{path}: does not exist; extract it, or remove its rows from the manifest") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise FeatureError(f"{path}: not a readable .npy ({error}); delete it and extract it again") from error
+def as_kind(name: str, array: np.ndarray, kind: str) -> np.ndarray:
+    """An array whose dtype is of `kind` ("f" or "i"), finite. Raises FeatureError."""
     if array.dtype.kind not in {"f": "f", "i": "iu"}[kind]:
         expected = {"f": "floating point", "i": "integers"}[kind]
-        raise FeatureError(f"{path}: holds {array.dtype}, expected {expected}")
+        raise FeatureError(f"{name}: holds {array.dtype}, expected {expected}")
     if kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
-        raise FeatureError(f"{path}: {bad} of {array.size} values are NaN or infinite; delete it and extract it again")
+        raise FeatureError(f"{name}: {bad} of {array.size} values are NaN or infinite; extract it again")
     return array
 
 
-def load_ids(path: Path, below: int, at_most: int, what: str) -> Tensor:
+def as_ids(name: str, array: np.ndarray, below: int, at_most: int, what: str) -> Tensor:
     """(n,) int64 with 0 <= id < below and 1 <= n <= at_most."""
-    array = load_array(path, "i")
+    as_kind(name, array, "i")
     if array.ndim != 1 or not 1 <= len(array) <= at_most:
-        raise FeatureError(f"{path}: shape {list(array.shape)}, expected 1 to {at_most} {what}s in one dimension")
+        raise FeatureError(f"{name}: shape {list(array.shape)}, expected 1 to {at_most} {what}s in one dimension")
     if array.min() < 0 or array.max() >= below:
         found = array.max() if array.max() >= below else array.min()
-        raise FeatureError(f"{path}: {what} {found} lies outside the model's vocabulary of {below}")
+        raise FeatureError(f"{name}: {what} {found} lies outside the model's vocabulary of {below}")
     return torch.from_numpy(array.astype(np.int64))
 
 
-def load_frames(path: Path, bins: int, exactly: int | None = None) -> Tensor:
+def as_frames(name: str, array: np.ndarray, bins: int, exactly: int | None = None) -> Tensor:
     """(frames, bins) float32."""
-    array = load_array(path, "f")
+    as_kind(name, array, "f")
     wanted = f"[{exactly}, {bins}]" if exactly else f"[at least {MIN_FRAMES} frames, {bins}]"
     frames = array.shape[0] if array.ndim == 2 else 0
     if array.ndim != 2 or array.shape[1] != bins or (frames != exactly if exactly else frames < MIN_FRAMES):
-        raise FeatureError(f"{path}: shape {list(array.shape)}, expected {wanted}")
+        raise FeatureError(f"{name}: shape {list(array.shape)}, expected {wanted}")
     return torch.from_numpy(array.astype(np.float32))
 
 
-def load_vector(path: Path, width: int) -> Tensor:
+def as_vector(name: str, array: np.ndarray, width: int) -> Tensor:
     """(width,) float32, also where it was stored as (1, width)."""
-    array = load_array(path, "f").squeeze()
+    array = as_kind(name, array, "f").squeeze()
     if array.shape != (width,):
-        raise FeatureError(f"{path}: shape {list(array.shape)}, expected [{width}]")
+        raise FeatureError(f"{name}: shape {list(array.shape)}, expected [{width}]")
     return torch.from_numpy(array.astype(np.float32))

@@ -6,17 +6,19 @@ Here the available rows are a prefix that only ever grows at its end, so a run r
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from tts_kernel.data.files import inside
-from tts_kernel.data.manifest import Manifest, ManifestError, read_manifest, write_manifest
+from tts_kernel.data.features import FeatureError, Features
+from tts_kernel.data.manifest import Manifest, read_manifest, write_manifest
+from tts_kernel.data.pair_schema import ManifestError, PathRule
 
 MEL_MANIFEST = "gpt_pairs_train_mel.jsonl"
+_MEL = PathRule("mel/", "target_id", ".npy", where="target_mel_len")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def available_prefix(manifest: Manifest) -> int:
         stray = prefix + int(np.argmax(filled[prefix:]))
         raise ManifestError(
             [
-                f"{manifest.path}:{stray + 1}: has a mel although row {prefix + 1} has none; "
+                f"{manifest.path}:{manifest.line(stray)}: has a mel although row {prefix + 1} has none; "
                 "order it first: python -m tts_kernel.data.extract DATA"
             ]
         )
@@ -57,46 +59,63 @@ def mel_first(filled: np.ndarray, prefix: int) -> np.ndarray:
 
 
 def order_mel_first(data: Path, source: str = "gpt_pairs_train.jsonl", target: str = MEL_MANIFEST) -> Ordered:
-    """Bring `data/target` up to date with the mels that lie in `data/mel/<target_id>.npy`; made from `data/source` the
-    first time. Row count and set of rows stay equal to the source's. Raises ManifestError if a mel that was
-    available has vanished."""
-    ordered = (data / target).is_file()
-    manifest = read_manifest(data / source)
-    if ordered:
-        ids, manifest = manifest.strings("id").to_pylist(), read_manifest(data / target)
-        if Counter(ids) != Counter(manifest.strings("id").to_pylist()):
-            raise ManifestError(
-                [
-                    f"{data / target}: {len(manifest)} rows that are not the {len(ids)} of {source}; the source has "
-                    "changed. Runs that began with the old rows end with them: start anew without this file"
-                ]
-            )
-    prefix = available_prefix(manifest) if ordered else 0
-    ids = manifest.strings("target_id").to_pylist()
-    frames = {clip: _mel_frames(data, clip) for clip in set(ids)}
-    lengths = np.array([frames[clip] for clip in ids])
-    filled = lengths > 0
+    """Bring `data/target` up to date with the mels of the data folder (packed, or `mel/<target_id>.npy`); made from
+    `data/source` the first time. Its rows are the source's, each once; a field edited in the source is taken over, an
+    order once given stays. Raises ManifestError if the source has other rows than the target, or if a mel that was
+    available has vanished or is damaged."""
+    rows = read_manifest(data / source)
+    order, prefix, current = np.arange(len(rows)), 0, False
+    if (data / target).is_file():
+        before = read_manifest(data / target)
+        order, prefix = _rows_of(before, rows), available_prefix(before)
+        current = before.made_from == rows.digest
+    frames = _mel_frames(data, rows)[order]
+    filled = frames > 0
     gone = np.flatnonzero(~filled[:prefix])
     if len(gone):
-        raise ManifestError([f"{manifest.path}:{row + 1}: mel of {ids[row]} has vanished; extract it" for row in gone])
-    paths = pa.array([f"mel/{clip}.npy" if there else None for clip, there in zip(ids, filled, strict=True)])
-    table = manifest.table
-    for name, column in (
-        ("target_mel_path", paths),
-        ("target_mel_len", pa.array(np.where(filled, lengths, 0), mask=~filled)),
-    ):
-        table = table.drop_columns([name]) if name in table.column_names else table
-        table = table.append_column(name, column)
-    write_manifest(Manifest(table, manifest.path).take(mel_first(filled, prefix)), data / target)
-    return Ordered(len(manifest), prefix, int(filled.sum()) - prefix, int((~filled).sum()))
+        clips = rows.strings("target_id").take(pa.array(order[gone])).to_pylist()
+        problems = [
+            f"{data / target}:{before.line(row)}: mel of {clip} has vanished; extract it"
+            for row, clip in zip(gone, clips, strict=True)
+        ]
+        raise ManifestError(problems)
+    done = Ordered(len(rows), prefix, int(filled.sum()) - prefix, int((~filled).sum()))
+    if not (current and done.added == 0 and np.array_equal(frames, _stored_frames(before))):
+        final = mel_first(filled, prefix)
+        frames, filled = frames[final], filled[final]
+        columns = {"target_mel_len": pa.array(frames.astype(np.int32), mask=~filled), "target_mel_path": _MEL}
+        write_manifest(rows.take(order[final]).with_columns(columns), data / target)
+    return done
 
 
-def _mel_frames(data: Path, clip: str) -> int:
-    """Frames of a clip's mel from the file's header; 0 where there is none."""
-    path = inside(data / "mel", f"{clip}.npy")
-    if not path.is_file():
-        return 0
+def _stored_frames(before: Manifest) -> np.ndarray:
+    named = "target_mel_len" in before
+    return np.maximum(before.numbers("target_mel_len"), 0) if named else np.zeros(len(before), dtype=np.int32)
+
+
+def _rows_of(before: Manifest, rows: Manifest) -> np.ndarray:
+    """(rows,) the source's row for each row of an earlier order."""
+    old, new = before.keys(), rows.keys()
+    ranked = np.argsort(new)
+    places = np.searchsorted(new[ranked], old) if len(old) == len(new) else np.empty(0, dtype=np.int64)
+    if len(old) != len(new) or places.max(initial=0) >= len(new) or not np.array_equal(new[ranked[places]], old):
+        raise ManifestError(
+            [
+                f"{before.path}: {len(old)} rows that are not the {len(new)} of {rows.path.name}; the source has "
+                "changed. Runs that began with the old rows end with them: start anew without this file"
+            ]
+        )
+    return ranked[places]
+
+
+def _mel_frames(data: Path, rows: Manifest) -> np.ndarray:
+    """(rows,) frames of each target's mel, 0 where there is none."""
     try:
-        return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
-    except (ValueError, EOFError, OSError, IndexError) as error:
-        raise ManifestError([f"{path}: not a readable mel ({error}); delete it and extract it again"]) from error
+        mels = Features(data).lengths("mel")
+    except FeatureError as error:
+        raise ManifestError([str(error)]) from error
+    place = pc.index_in(
+        rows.strings("target_id"), value_set=mels.column("clip").combine_chunks().cast(pa.large_string())
+    )
+    place = place.fill_null(len(mels)).to_numpy()
+    return np.append(mels.column("frames").to_numpy(), 0)[place]

@@ -1,15 +1,15 @@
 """Length-bucketed batches in a seeded order that can be resumed at any batch, also after the data have grown.
 
-Rows are taken in windows of the manifest's order: within a window they are sorted by length, cut into batches and
-the batches shuffled. A window that is done is never opened again in the same epoch, so what has been seen is always
-a prefix of the rows plus part of one window. When more rows become available (more mels, appended behind the ones
-that were), the next window starts at the first row not yet seen.
+What is available when an epoch begins is one segment of the manifest's order: its rows are shuffled, taken in
+windows, and within a window sorted by length and cut into batches, which are shuffled again. When more rows have become
+available at its end (more mels, appended behind the ones that were), they are the next segment, so what has been seen
+always is a prefix of the rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +17,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Position:
-    """Where to go on: the next batch of the window of rows [start, end) of an epoch; start == end opens a new one."""
+    """Where to go on: a batch of the window that begins at shuffled row `row` of the segment [start, end) of an epoch.
+    start == end opens a new segment."""
 
     epoch: int = 0
     start: int = 0
     end: int = 0
+    row: int = 0
     batch: int = 0
 
     def to_mapping(self) -> dict[str, int]:
@@ -35,17 +37,24 @@ class PlannedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which rows form which batch. Equal fields give equal batches."""
+    """Which rows form which batch. Equal fields give equal batches; `world` processes share each of them."""
 
     rows: np.ndarray  # trainable rows of the manifest, in its order
     lengths: np.ndarray  # (len(rows),) what a batch is padded to
     available: int  # how many of `rows`, from the head, can be used now
-    batch_size: int
-    window: int = 4096  # rows; a whole number of batches, so that only an epoch's last one is short
+    batch_size: int  # of all processes together
+    window: int = 4096  # rows sorted by length at once; a whole number of batches
     seed: int = 0
     shuffle: bool = True
+    rank: int = 0  # of this process
+    world: int = 1  # processes; each takes every world-th row of a batch
 
     def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world <= self.batch_size:
+            raise ValueError(
+                f"rank {self.rank} of {self.world} processes with batch_size {self.batch_size}: expected a rank below "
+                "their number, and a batch of at least one row each"
+            )
         if self.window % self.batch_size:
             object.__setattr__(self, "window", max(self.window // self.batch_size, 1) * self.batch_size)
 
@@ -57,42 +66,58 @@ class BatchPlan:
         """From `position` to the end of its epoch, or of what is available."""
         while True:
             if position.start == position.end:
-                end = min(position.start + self.window, self.available)
-                if end <= position.start:
+                if self.available <= position.start:
                     return
-                position = Position(position.epoch, position.start, end, 0)
-            batches = self.window_batches(position)
+                position = Position(position.epoch, position.start, self.available)
+            yield from self._segment(position)
+            position = Position(position.epoch, position.end, position.end)
+
+    def _segment(self, position: Position) -> Iterator[PlannedBatch]:
+        end = Position(position.epoch, position.end, position.end)
+        order = self.segment_rows(position)
+        while position.row < len(order):
+            batches = self.window_batches(position, order)
             for number in range(position.batch, len(batches)):
-                done = number + 1 == len(batches)
-                after = (
-                    Position(position.epoch, position.end, position.end, 0)
-                    if done
-                    else Position(position.epoch, position.start, position.end, number + 1)
-                )
-                yield PlannedBatch(self.rows[batches[number]], after)
-            position = Position(position.epoch, position.end, position.end, 0)
+                after = replace(position, batch=number + 1)
+                if number + 1 == len(batches):
+                    after = replace(position, row=position.row + self.window, batch=0)
+                    after = after if after.row < len(order) else end
+                yield PlannedBatch(self.rows[batches[number][self.rank :: self.world]], after)
+            position = replace(position, row=position.row + self.window, batch=0)
 
     def exhausted(self, position: Position) -> bool:
         """Whether everything available is used up although the epoch has more rows."""
         return position.start == position.end >= self.available < len(self.rows)
 
-    def window_batches(self, position: Position) -> list[np.ndarray]:
-        """Indices into `rows`, one array per batch, in their order of use."""
+    def segment_rows(self, position: Position) -> np.ndarray:
+        """Indices into `rows`: a segment's, shuffled anew in every epoch."""
         indices = np.arange(position.start, position.end)
-        generator = np.random.default_rng([self.seed, position.epoch, position.start])
-        if self.shuffle:
-            indices = generator.permutation(indices)  # so that rows of one length meet others in every epoch
+        if not self.shuffle:
+            return indices
+        return np.random.default_rng([self.seed, position.epoch, position.start]).permutation(indices)
+
+    def window_batches(self, position: Position, order: np.ndarray) -> list[np.ndarray]:
+        """Indices into `rows`, one array per batch in their order of use, of the window at `position.row`."""
+        indices = order[position.row : position.row + self.window]
         indices = indices[np.argsort(self.lengths[indices], kind="stable")]
-        batches = [indices[first : first + self.batch_size] for first in range(0, len(indices), self.batch_size)]
+        cuts = range(self.batch_size, len(indices), self.batch_size)
+        if len(indices) % self.batch_size and len(indices) % self.batch_size < self.world and len(cuts):
+            cuts = cuts[:-1]  # too few rows for every process to have one: they join the batch before
+        batches = np.split(indices, cuts)
         if self.shuffle:
+            generator = np.random.default_rng([self.seed, position.epoch, position.start, position.row, 1])
             batches = [batches[number] for number in generator.permutation(len(batches))]
         return batches
 
 
 def padding_waste(plan: BatchPlan) -> float:
-    """Share of the positions of a first epoch's first window that are padding."""
-    end = min(plan.window, plan.available)
-    batches = plan.window_batches(Position(end=end)) if end else []
-    lengths = [plan.lengths[batch] for batch in batches]
-    padded = sum(int(batch.max()) * len(batch) for batch in lengths)
-    return 1.0 - sum(int(batch.sum()) for batch in lengths) / padded if padded else 0.0
+    """Share of the positions of a first epoch's first windows that are padding."""
+    first = Position(end=min(16 * plan.window, plan.available))
+    order = plan.segment_rows(first)
+    padded = filled = 0
+    for row in range(0, len(order), plan.window):
+        for batch in plan.window_batches(replace(first, row=row), order):
+            lengths = plan.lengths[batch]
+            padded += int(lengths.max()) * len(lengths)
+            filled += int(lengths.sum())
+    return 1.0 - filled / padded if padded else 0.0

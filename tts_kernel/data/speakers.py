@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from tts_kernel.data.manifest import Manifest
+from tts_kernel.data.string_keys import string_keys
 from tts_kernel.runs import write_atomically
 
 UNKNOWN = -1  # label of a speaker outside the mapping; the speaker loss passes it over
@@ -51,9 +54,22 @@ def map_speakers(clips: Mapping[str, int], top_k: int = 500, min_clips: int = 50
     return {name: number for number, (name, count) in enumerate(ranked[:top_k]) if count >= min_clips}
 
 
-def count_clips(target_ids: Iterable[str], speakers: Iterable[str]) -> Counter[str]:
+def count_rows(manifest: Manifest, rows: np.ndarray | None = None) -> dict[str, int]:
+    """Rows per speaker, of those rows only if they are given."""
+    names, classes = manifest.categories("speaker")
+    return _counts(names, classes if rows is None else classes[rows])
+
+
+def count_clips(manifest: Manifest) -> dict[str, int]:
     """Distinct target clips per speaker: a clip in several pairs counts once."""
-    return Counter(dict(zip(target_ids, speakers, strict=True)).values())
+    names, classes = manifest.categories("speaker")
+    _, first = np.unique(string_keys(manifest.strings("target_id")), return_index=True)
+    return _counts(names, classes[first])
+
+
+def _counts(names: list[str], classes: np.ndarray) -> dict[str, int]:
+    counts = np.bincount(classes, minlength=len(names))
+    return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
 
 
 def read_mapping(path: Path) -> dict[str, int]:
@@ -76,17 +92,16 @@ def write_mapping(mapping: Mapping[str, int], path: Path) -> None:
     write_atomically(path, json.dumps(mapping, indent=1, ensure_ascii=False) + "\n")
 
 
-def coverage(mapping: Mapping[str, int], speakers: Iterable[str]) -> Coverage:
-    """Match a mapping against the speaker of every row."""
-    counts = Counter(speakers)
-    unmatched = [name for name, _ in counts.most_common() if name not in mapping]
+def coverage(mapping: Mapping[str, int], rows: Mapping[str, int]) -> Coverage:
+    """Match a mapping against the rows of each speaker."""
+    unmatched = sorted((name for name in rows if name not in mapping), key=lambda name: (-rows[name], name))
     return Coverage(
-        rows=counts.total(),
-        mapped_rows=sum(count for name, count in counts.items() if name in mapping),
-        speakers=len(counts),
-        mapped_speakers=len(counts) - len(unmatched),
+        rows=sum(rows.values()),
+        mapped_rows=sum(count for name, count in rows.items() if name in mapping),
+        speakers=len(rows),
+        mapped_speakers=len(rows) - len(unmatched),
         unmatched=unmatched,
-        unused=[name for name in mapping if name not in counts],
+        unused=[name for name in mapping if name not in rows],
     )
 
 

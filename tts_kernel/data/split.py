@@ -1,21 +1,107 @@
-"""Validation rows held out of a training manifest, the same ones however its rows are ordered."""
+"""Validation rows held out of a training manifest, the same ones however its rows are ordered.
+
+What is held out are whole speakers, recordings or clips. A held-out clip is never trained on, in either role: a pair
+whose target stays but whose prompt is held out is left out, and counted.
+"""
 
 from __future__ import annotations
 
-import zlib
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from tts_kernel.data.manifest import Manifest
+from tts_kernel.data.pair_schema import ManifestError
+from tts_kernel.data.string_keys import string_keys
+
+HoldOutBy = Literal["clip", "recording", "speaker"]
 FEWEST = 64  # clips held out at least, unless that were more than a tenth
+_EMILIA = r"^(?P<recording>.+)_W\d+$"  # clip W of a recording: KO_B00012_S00345_W000067
 
 
-def hold_out(target_ids: pa.ChunkedArray, share: float) -> np.ndarray:
-    """(rows,) bool: rows whose target is among the held-out clips, `share` of all, chosen by a hash of their id."""
-    clips = target_ids.combine_chunks().dictionary_encode()
-    names = clips.dictionary.to_pylist()
-    count = max(round(share * len(names)), min(FEWEST, len(names) // 10))
-    ranked = sorted(range(len(names)), key=lambda number: (zlib.crc32(names[number].encode()), names[number]))
-    chosen = np.zeros(len(names), dtype=bool)
-    chosen[ranked[:count]] = True
-    return chosen[clips.indices.to_numpy()]
+@dataclass(frozen=True)
+class Split:
+    """(rows,) bool each: which side a row is on."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    between: np.ndarray  # its target is to train on, its prompt held out
+
+
+def hold_out(manifest: Manifest, share: float, by: HoldOutBy = "clip") -> Split:
+    """Hold out `share` of the target clips by whole units, chosen by a key of their names. Raises ManifestError if the
+    manifest does not tell the units, or has too few to leave both sides filled."""
+    target, prompt = _units(manifest, "target_id", by), _units(manifest, "prompt_id", by)
+    _, first = np.unique(string_keys(manifest.strings("target_id")), return_index=True)
+    names, counts = np.unique(target[first], return_counts=True)
+    wanted = max(round(share * len(first)), min(FEWEST, len(first) // 10))
+    # Names are keys already: their order has nothing to do with the data's.
+    number = max(int(np.searchsorted(np.cumsum(counts), wanted, side="right")), 1)
+    if number >= len(names):
+        raise ManifestError(
+            [f"{manifest.path}: {len(names)} {by}s, too few to hold out {share:.0%} by {by}; expected at least 2"]
+        )
+    held = names[:number]
+    target_held, prompt_held = np.isin(target, held), np.isin(prompt, held)
+    return Split(~target_held & ~prompt_held, target_held, ~target_held & prompt_held)
+
+
+def leaks(train: Manifest, validation: Manifest, by: HoldOutBy = "clip") -> dict[str, list[str]]:
+    """What was held out and is trained on nevertheless, by what it is: clip, recording or speaker -> names, sorted.
+    A clip counts in either role of a training pair. Empty where there is no leak."""
+    kinds: tuple[HoldOutBy, ...] = ("clip", "recording", "speaker")
+    found: dict[str, list[str]] = {}
+    for kind in kinds[: kinds.index(by) + 1]:
+        try:
+            trained = np.union1d(_units(train, "target_id", kind), _units(train, "prompt_id", kind))
+            held = _units(validation, "target_id", kind)
+        except ManifestError:
+            if kind == by:
+                raise
+            continue  # its clips do not tell their recordings
+        rows = np.flatnonzero(np.isin(held, trained))
+        if len(rows):
+            found[kind] = sorted(set(_names(validation.take(rows), kind)))
+    return found
+
+
+def _units(manifest: Manifest, role: str, by: HoldOutBy) -> np.ndarray:
+    """(rows,) uint64: key of the unit that a row's target or prompt belongs to."""
+    if by == "speaker":  # prompt and target have one
+        return string_keys(manifest.strings("speaker"))
+    if by == "clip":
+        return string_keys(manifest.strings(role))
+    if "recording" in manifest and role == "target_id":
+        return string_keys(manifest.strings("recording"))
+    if "recording" in manifest:  # given for targets; a prompt is a target of another row
+        targets = string_keys(manifest.strings("target_id"))
+        order = np.argsort(targets)
+        prompts = string_keys(manifest.strings("prompt_id"))
+        place = np.minimum(np.searchsorted(targets[order], prompts), len(order) - 1)
+        recordings = string_keys(manifest.strings("recording"))[order[place]]
+        return np.where(targets[order[place]] == prompts, recordings, prompts)
+    return string_keys(_recordings(manifest, role))
+
+
+def _recordings(manifest: Manifest, role: str) -> pa.ChunkedArray:
+    names = pc.struct_field(pc.extract_regex(manifest.strings(role), _EMILIA), "recording")
+    if names.null_count:
+        row = int(np.argmin(names.is_valid().to_numpy()))
+        clip = manifest.strings(role)[row].as_py()
+        raise ManifestError(
+            [
+                f"{manifest.path}:{manifest.line(row)}: {role} {clip!r} does not tell its "
+                "recording; give the pairs a field 'recording', name clips like KO_B00012_S00345_W000067, or split by "
+                "speaker or clip"
+            ]
+        )
+    return names
+
+
+def _names(manifest: Manifest, by: HoldOutBy) -> list[str]:
+    if by == "recording" and "recording" not in manifest:
+        return _recordings(manifest, "target_id").to_pylist()
+    return manifest.strings("target_id" if by == "clip" else by).to_pylist()

@@ -12,11 +12,6 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-def ignore_interrupts(worker: int) -> None:
-    """For a loader's processes: an interrupt is the training process's business, which ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set instead of killing the process: the loop then saves and stops. A second

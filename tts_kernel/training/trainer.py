@@ -7,25 +7,26 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from tts_kernel.data.batch import Batch, FeatureError
-from tts_kernel.data.sampler import BatchPlan, PlannedBatch, Position
+from tts_kernel.data.loader import BatchLoader, LoaderSettings
+from tts_kernel.data.sampler import BatchPlan, Position
 from tts_kernel.models.weights import CheckpointError
 from tts_kernel.optim.optimizers import effective_rate
 from tts_kernel.runs import Run
 from tts_kernel.training.checkpoints import FORMAT, CheckpointFolder, random_state, set_random_state
 from tts_kernel.training.metrics import MetricLog
 from tts_kernel.training.progress import Clock, Interval, describe
-from tts_kernel.training.signals import ignore_interrupts, stop_signals
+from tts_kernel.training.signals import stop_signals
 from tts_kernel.training.speed import Precision, autocast
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class LoopSettings:
     validate_every: int = 500
     save_every: int = 500
     keep_checkpoints: int = 3  # step_*.pth
-    num_workers: int = 0  # of the data loader
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
     precision: Precision = "auto"
 
 
@@ -122,7 +123,9 @@ class Trainer:
         horizon is added), by name, as plain values; it is stored in every checkpoint. `digest(n)` is a checksum of
         the first n rows of the plan and their order: a resume compares it over the rows begun with."""
         self.run, self.model, self.objective, self.optimizer = run, model, objective, optimizer
-        self.data, self.plan, self.validation, self.settings, self.device = data, plan, validation, settings, device
+        self.plan, self.settings, self.device = plan, settings, device
+        self.loader = BatchLoader(data, plan, settings.loader)
+        self.held_loader = BatchLoader(*validation, settings.loader)
         self.horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
         self.identity = {**identity, "horizon": self.horizon}
         self.digest = lru_cache(maxsize=1)(digest)  # over millions of rows; asked at every save, new once a window
@@ -194,11 +197,10 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """The whole validation split, by the path that training takes."""
-        data, plan = self.validation
         self.model.eval()
         sums: dict[str, float] = defaultdict(float)
         totals: dict[str, int] = defaultdict(int)
-        for batch in self._loader(data, plan.epoch(Position())):
+        for batch in self.held_loader.batches(Position()):
             for name, count in self.objective.counts(batch).items():
                 totals[name] += count
             with self.autocast():
@@ -300,7 +302,7 @@ class Trainer:
         while self.position.epoch < self.settings.epochs:
             epoch = self.position.epoch
             group: list[Batch] = []
-            for batch in self._loader(self.data, self.plan.epoch(self.position)):
+            for batch in self.loader.batches(self.position):
                 group.append(batch)
                 if len(group) == self.settings.grad_accumulation:
                     yield group
@@ -311,17 +313,6 @@ class Trainer:
                 return
             if self.position.epoch == epoch:
                 self.position = Position(epoch + 1)
-
-    def _loader(self, data: Dataset[Batch], planned: Iterator[PlannedBatch]) -> DataLoader[Batch]:
-        return DataLoader(
-            data,
-            sampler=planned,
-            batch_size=None,
-            num_workers=self.settings.num_workers,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=ignore_interrupts,
-            generator=torch.Generator(),  # else its workers' seed would be drawn from the state that a resume restores
-        )
 
     # Checkpoints
 
@@ -407,9 +398,9 @@ class Trainer:
                 "batch_size was %d and is %d: the current window of %d rows is begun again",
                 content["batch_size"],
                 self.plan.batch_size,
-                self.position.end - self.position.start,
+                min(self.plan.window, self.position.end - self.position.start - self.position.row),
             )
-            self.position = Position(self.position.epoch, self.position.start, self.position.start)
+            self.position = replace(self.position, batch=0)
         self.schedule.last_epoch = self.step
         for group, peak, factor in zip(
             self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True

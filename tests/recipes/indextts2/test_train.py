@@ -313,20 +313,20 @@ def test_a_map_that_misses_the_rows_with_a_mel_is_refused(tmp_path: Path, make_t
     data = make_tiny_corpus(latents=LATENTS)
     with_mels_of(data, "0")
     (tmp_path / "map.json").write_text('{"sp1": 0, "sp2": 1}', encoding="utf-8")
-    with pytest.raises(SpeakerMapError, match="0 of 6 rows"):
+    with pytest.raises(SpeakerMapError, match="0 of 4 rows"):
         Bench(tmp_path, data).prepare(speaker_mapping=str(tmp_path / "map.json"), validation_share=0.3)
 
 
 def test_validation_stays_on_its_first_pairs_when_more_mels_arrive(
     tmp_path: Path, make_tiny_corpus: CorpusMaker
 ) -> None:
-    data = make_tiny_corpus(latents=LATENTS)
+    data = make_tiny_corpus(latents=LATENTS, clips=8)
     mels = {mel.name: mel.read_bytes() for mel in (data / "mel").glob("*.npy")}
     with_mels_of(data, "[01]")
     bench = Bench(tmp_path, data)
 
     def validated() -> list[str]:
-        corpus = bench.prepare(validation_share=0.5).corpus
+        corpus = bench.prepare(validation_share=0.3).corpus
         return corpus.validation.take(corpus.validation_rows).strings("id").to_pylist()
 
     before = validated()

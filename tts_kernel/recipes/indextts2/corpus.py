@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
-from tts_kernel.data.batch import PairDataset
-from tts_kernel.data.manifest import Manifest, ManifestError, missing_files, read_manifest
+from tts_kernel.data.batch import PairDataset, missing_features
+from tts_kernel.data.manifest import Manifest, read_manifest
 from tts_kernel.data.ordering import MEL_MANIFEST, available_prefix
+from tts_kernel.data.pair_schema import ManifestError
 from tts_kernel.data.speakers import (
     Coverage,
     check_coverage,
     count_clips,
+    count_rows,
     coverage,
     map_speakers,
     read_mapping,
@@ -48,7 +49,7 @@ def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
                 f"python -m tts_kernel.data.extract {root}"
             ]
         )
-    train = read_manifest(root / settings.train_manifest)
+    train = read_manifest(root / settings.train_manifest, allow_outside=settings.allow_outside_paths)
     stage = STAGES[settings.stage]
     by_mel = stage.needs_mel and settings.emotion_input == "mel"
     available = available_prefix(train) if by_mel else len(train)
@@ -64,13 +65,15 @@ def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
     dropped["longer than the model's tables"] = int(too_long.sum())
     usable &= ~too_long
     if settings.validation_share:
-        held = hold_out(train.strings("target_id"), settings.validation_share)
-        dropped["held out for validation"] = int((held & usable).sum())
-        validation, validation_rows = train, np.flatnonzero(held & usable & (np.arange(len(train)) < available))
+        split = hold_out(train, settings.validation_share, settings.validation_by)
+        dropped["held out for validation"] = int((split.validation & usable).sum())
+        dropped["their prompt is held out"] = int((split.between & usable).sum())
+        in_reach = np.arange(len(train)) < available
+        validation, validation_rows = train, np.flatnonzero(split.validation & usable & in_reach)
         validation_rows = _same_as_before(train, validation_rows, run)
-        usable &= ~held
+        usable &= split.train
     else:
-        validation = read_manifest(root / settings.validation_manifest)
+        validation = read_manifest(root / settings.validation_manifest, allow_outside=settings.allow_outside_paths)
         fits = ~overlong_rows(validation, config)
         fits &= validation.has("target_mel_path") if by_mel else True
         validation_rows = np.flatnonzero(fits)
@@ -102,8 +105,8 @@ def overlong_rows(manifest: Manifest, config: GPTConfig) -> np.ndarray:
 def _explain_overlong(manifest: Manifest, too_long: np.ndarray, config: GPTConfig) -> list[str]:
     text, codes = manifest.numbers("target_text_len"), manifest.numbers("target_code_len")
     return [
-        f"{manifest.path}:{row + 1}: {text[row]} text tokens and {codes[row]} codes; the model takes at most "
-        f"{config.max_text_tokens} and {config.max_mel_tokens}. Remove the row or set drop_too_long"
+        f"{manifest.path}:{manifest.line(row)}: {text[row]} text tokens and {codes[row]} codes; the model takes "
+        f"at most {config.max_text_tokens} and {config.max_mel_tokens}. Remove the row or set drop_too_long"
         for row in np.flatnonzero(too_long)
     ]
 
@@ -112,7 +115,7 @@ def _same_as_before(manifest: Manifest, rows: np.ndarray, run: Run) -> np.ndarra
     """The validation rows that the run began with, so that its losses and probes stay comparable when more mels
     arrive; kept in validation_pairs.txt."""
     path = run.folder / "validation_pairs.txt"
-    ids = np.array(manifest.strings("id").take(pa.array(rows)).to_pylist())
+    ids = np.array(manifest.take(rows).strings("id").to_pylist())
     if path.exists():
         return rows[np.isin(ids, path.read_text(encoding="utf-8").splitlines())]
     write_atomically(path, "".join(f"{name}\n" for name in ids))
@@ -122,15 +125,13 @@ def _same_as_before(manifest: Manifest, rows: np.ndarray, run: Run) -> np.ndarra
 def _speaker_mapping(settings: Settings, train: Manifest, rows: np.ndarray) -> tuple[dict[str, int], Coverage]:
     """The mapping, and how it matches the rows that will be trained on. A mapping from a file must match enough of
     them; one made from the manifest itself covers what its two limits let it."""
-    speakers = train.strings("speaker").to_pylist()
     minimum = settings.min_speaker_coverage
     if settings.speaker_mapping:
         mapping = read_mapping(project_path(settings.speaker_mapping))
     else:
-        clips = count_clips(train.strings("target_id").to_pylist(), speakers)
-        mapping = map_speakers(clips, settings.speaker_top_k, settings.speaker_min_clips)
+        mapping = map_speakers(count_clips(train), settings.speaker_top_k, settings.speaker_min_clips)
         minimum = 0.0
-    found = coverage(mapping, (speakers[row] for row in rows))
+    found = coverage(mapping, count_rows(train, rows))
     check_coverage(found, minimum)
     return mapping, found
 
@@ -141,12 +142,12 @@ def check_files(data: PairDataset, rows: np.ndarray, at_most: int = 20_000) -> N
     if absent:
         raise ManifestError([f"{data.manifest.path}: no row has the field {name!r}" for name in absent])
     problems = [
-        f"{data.manifest.path}:{row + 1}: no {name}, which this training reads"
+        f"{data.manifest.path}:{data.manifest.line(row)}: no {name}, which this training reads"
         for name in data.columns()
         for row in rows[~data.manifest.has(name)[rows]]
     ]
     if len(rows) > at_most:
         rows = rows[np.linspace(0, len(rows) - 1, at_most).astype(int)]
-    problems += missing_files(data.manifest, data.columns(), rows)
+    problems += missing_features(data, rows)
     if problems:
         raise ManifestError(problems)

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from tts_kernel.data.loader import StartMethod
+from tts_kernel.data.split import HoldOutBy
 from tts_kernel.models.indextts2.gpt import DurationMode
 from tts_kernel.optim.optimizers import OptimizerName
 from tts_kernel.optim.schedules import Ramp, Shape
@@ -32,6 +34,8 @@ class Settings:
     train_manifest: str = "gpt_pairs_train_mel.jsonl"
     validation_manifest: str = "gpt_pairs_val.jsonl"
     validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # of clips, held out of train_manifest instead
+    validation_by: HoldOutBy = "clip"  # what is held out whole: clip, recording or speaker
+    allow_outside_paths: bool = False  # let a manifest name files outside its folder
     speaker_mapping: str = ""  # {name: id}; empty to make one from the manifest
     speaker_top_k: Count = 500
     speaker_min_clips: Count = 50
@@ -67,7 +71,11 @@ class Settings:
     validate_every: Count = 500
     save_every: Count = 500
     keep_checkpoints: Annotated[int, Field(ge=0)] = 3  # step_*.pth files
-    num_workers: Annotated[int, Field(ge=0)] = 4  # of the data loader
+    num_workers: Annotated[int, Field(ge=0)] = 4  # processes that read batches
+    prefetch_factor: Count = 2  # batches that each of them reads ahead
+    persistent_workers: bool = True  # keep them from one epoch to the next
+    pin_memory: bool = True  # where there is a CUDA device
+    worker_start: StartMethod = "auto"
     device: DeviceName = "auto"
     precision: Precision = "auto"
     seed: Annotated[int, Field(ge=0)] = 0

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tts_kernel.data.batch import Emotion, Limits, PairDataset, Speaker, labels
+from tts_kernel.data.loader import LoaderSettings
 from tts_kernel.data.manifest import Manifest, digest
 from tts_kernel.data.ordering import MEL_MANIFEST
 from tts_kernel.data.sampler import BatchPlan, padding_waste
@@ -126,7 +127,13 @@ def train(prepared: Prepared, run: Run) -> Outcome:
             validate_every=settings.validate_every,
             save_every=settings.save_every,
             keep_checkpoints=settings.keep_checkpoints,
-            num_workers=settings.num_workers,
+            loader=LoaderSettings(
+                num_workers=settings.num_workers,
+                prefetch_factor=settings.prefetch_factor,
+                persistent_workers=settings.persistent_workers,
+                pin_memory=settings.pin_memory,
+                worker_start=settings.worker_start,
+            ),
             precision=settings.precision,
         ),
         device=device,
