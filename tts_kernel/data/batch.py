@@ -117,12 +117,11 @@ class PairDataset(Dataset[Batch]):
         return self._with_emotion(self._with_speaker(batch, found[2]), found[3])
 
     def _paths(self, pairs: Manifest, column: str, rows: np.ndarray) -> list[str]:
-        names = pairs.strings(column).to_pylist() if column in pairs else [None] * len(rows)
-        for row, name in zip(rows, names, strict=True):
-            if name is None:
-                where = f"{self.manifest.path}:{self.manifest.line(row)}"
-                raise FeatureError(f"{where}: no {column}, which this training reads")
-        return names
+        filled = pairs.has(column)
+        if not filled.all():
+            line = self.manifest.line(rows[int(np.argmin(filled))])
+            raise FeatureError(f"{self.manifest.path}:{line}: no {column}, which this training reads")
+        return pairs.strings(column).to_pylist()
 
     def _with_speaker(self, batch: Batch, found: list[tuple[str, np.ndarray]]) -> Batch:
         if self.speaker == "stored":

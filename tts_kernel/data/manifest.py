@@ -100,7 +100,7 @@ class Manifest:
         """(rows,) uint64 that stands for each row's id."""
         return self.stored.column(KEY).to_numpy()
 
-    def line(self, row: int) -> int:
+    def line(self, row: int | np.integer) -> int:
         """Number of the row's line in the file, from 1."""
         return int(self.stored.column(LINE)[int(row)].as_py()) if LINE in self.stored.column_names else int(row) + 1
 
@@ -229,4 +229,4 @@ def _texts(manifest: Manifest) -> Iterator[memoryview]:
 
 def digest(manifest: Manifest, rows: np.ndarray) -> int:
     """Checksum of the ids of `rows` in this order: equal only if they are the same pairs in the same order."""
-    return zlib.crc32(np.ascontiguousarray(manifest.keys()[rows]))
+    return zlib.crc32(manifest.keys()[rows].tobytes())

@@ -36,17 +36,24 @@ def hold_out(manifest: Manifest, share: float, by: HoldOutBy = "clip") -> Split:
     manifest does not tell the units, or has too few to leave both sides filled."""
     target, prompt = _units(manifest, "target_id", by), _units(manifest, "prompt_id", by)
     _, first = np.unique(string_keys(manifest.strings("target_id")), return_index=True)
-    names, counts = np.unique(target[first], return_counts=True)
-    wanted = max(round(share * len(first)), min(FEWEST, len(first) // 10))
-    # Names are keys already: their order has nothing to do with the data's.
-    number = max(int(np.searchsorted(np.cumsum(counts), wanted, side="right")), 1)
-    if number >= len(names):
+    held = held_units(target[first], share)
+    if not len(held):
+        units = len(np.unique(target))
         raise ManifestError(
-            [f"{manifest.path}: {len(names)} {by}s, too few to hold out {share:.0%} by {by}; expected at least 2"]
+            [f"{manifest.path}: {units} {by}s, too few to hold out {share:.0%} by {by}; expected at least 2"]
         )
-    held = names[:number]
     target_held, prompt_held = np.isin(target, held), np.isin(prompt, held)
     return Split(~target_held & ~prompt_held, target_held, ~target_held & prompt_held)
+
+
+def held_units(units: np.ndarray, share: float) -> np.ndarray:
+    """(clips,) uint64 key of each clip's unit -> keys of the units to hold out, `share` of the clips in all; none where
+    that would leave a side empty."""
+    names, counts = np.unique(units, return_counts=True)
+    wanted = max(round(share * len(units)), min(FEWEST, len(units) // 10))
+    # Names are keys already: their order has nothing to do with the data's.
+    number = max(int(np.searchsorted(np.cumsum(counts), wanted, side="right")), 1)
+    return names[:number] if number < len(names) else names[:0]
 
 
 def leaks(train: Manifest, validation: Manifest, by: HoldOutBy = "clip") -> dict[str, list[str]]:
@@ -75,19 +82,29 @@ def _units(manifest: Manifest, role: str, by: HoldOutBy) -> np.ndarray:
     if by == "clip":
         return string_keys(manifest.strings(role))
     if "recording" in manifest and role == "target_id":
-        return string_keys(manifest.strings("recording"))
+        return string_keys(_given_recordings(manifest))
     if "recording" in manifest:  # given for targets; a prompt is a target of another row
         targets = string_keys(manifest.strings("target_id"))
         order = np.argsort(targets)
         prompts = string_keys(manifest.strings("prompt_id"))
         place = np.minimum(np.searchsorted(targets[order], prompts), len(order) - 1)
-        recordings = string_keys(manifest.strings("recording"))[order[place]]
-        return np.where(targets[order[place]] == prompts, recordings, prompts)
+        given = string_keys(_given_recordings(manifest))[order[place]]
+        return np.where(targets[order[place]] == prompts, given, prompts)
     return string_keys(_recordings(manifest, role))
 
 
+def _given_recordings(manifest: Manifest) -> pa.ChunkedArray:
+    """A clip without a recording is one of its own."""
+    return pc.coalesce(manifest.strings("recording"), manifest.strings("target_id"))
+
+
+def recordings(clips: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The recording that a clip's name tells, by Emilia's way of naming; null where it tells none."""
+    return pc.struct_field(pc.extract_regex(clips, _EMILIA), "recording")
+
+
 def _recordings(manifest: Manifest, role: str) -> pa.ChunkedArray:
-    names = pc.struct_field(pc.extract_regex(manifest.strings(role), _EMILIA), "recording")
+    names = recordings(manifest.strings(role))
     if names.null_count:
         row = int(np.argmin(names.is_valid().to_numpy()))
         clip = manifest.strings(role)[row].as_py()
@@ -102,6 +119,7 @@ def _recordings(manifest: Manifest, role: str) -> pa.ChunkedArray:
 
 
 def _names(manifest: Manifest, by: HoldOutBy) -> list[str]:
-    if by == "recording" and "recording" not in manifest:
-        return _recordings(manifest, "target_id").to_pylist()
+    if by == "recording":
+        given = "recording" in manifest
+        return (_given_recordings(manifest) if given else _recordings(manifest, "target_id")).to_pylist()
     return manifest.strings("target_id" if by == "clip" else by).to_pylist()

@@ -17,7 +17,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from tts_kernel.data.batch import Batch, FeatureError
+from tts_kernel.data.batch import Batch
+from tts_kernel.data.features import FeatureError
 from tts_kernel.data.loader import BatchLoader, LoaderSettings
 from tts_kernel.data.sampler import BatchPlan, Position
 from tts_kernel.models.weights import CheckpointError

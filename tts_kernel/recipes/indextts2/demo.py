@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from tts_kernel.data import demo as corpus
+from tts_kernel.data.features import Features
 from tts_kernel.data.files import save_array
 from tts_kernel.data.manifest import read_manifest
 from tts_kernel.data.ordering import order_mel_first
@@ -140,9 +140,10 @@ def write_conditions(data: Path, checkpoint: Path) -> None:
         clips |= {clip for name in ("target_id", "prompt_id") for clip in pairs.strings(name).to_pylist()}
     for name in ("condition", "emo_vec"):
         (data / name).mkdir(exist_ok=True)
+    features = Features(data)
     for clip in sorted(clips):
-        semantic = torch.from_numpy(np.load(data / "semantic" / f"{clip}.npy", allow_pickle=False))[None]
-        mel = torch.from_numpy(np.load(data / "mel" / f"{clip}.npy", allow_pickle=False))[None]
+        arrays = features.read([f"semantic/{clip}.npy", f"mel/{clip}.npy"])
+        semantic, mel = (torch.tensor(array, dtype=torch.float32)[None] for array in arrays)
         latents = model.speaker_latents(semantic, torch.tensor([semantic.shape[1]]))[0]
         emotion = model.emotion_vector(mel, torch.tensor([mel.shape[1]]))[0]
         save_array(data / "condition" / f"{clip}.npy", latents.numpy())
