@@ -98,6 +98,12 @@ def test_clips_whose_recording_nothing_tells_cannot_be_held_out_by_it(data: Path
     write_pairs(data, named, PairLimits(), 0.2, "recording")
 
 
+def test_clips_that_are_parts_of_recordings_must_be_cut_first(data: Path, utterances: Utterances) -> None:
+    segments = utterances.with_column("start", [None, 1.5, *[None] * 78])
+    with pytest.raises(PairError, match=f"clip {NAMES[1]!r} is a part of a longer recording"):
+        write_pairs(data, segments, PairLimits(), 0.2)
+
+
 def test_a_corpus_without_features_makes_no_pairs(data: Path, utterances: Utterances) -> None:
     for path in (data / "codes").glob("*.npy"):
         path.unlink()

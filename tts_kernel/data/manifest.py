@@ -70,7 +70,7 @@ class Manifest:
 
     @property
     def made_from(self) -> str:
-        """`digest` of the manifest that this one was written from; empty if it was not written here."""
+        """What `write_manifest` was told; empty once the file was edited."""
         return self._facts().get(b"made_from", b"").decode()
 
     def _facts(self) -> dict[bytes, bytes]:
@@ -193,9 +193,9 @@ def _scratch(path: Path) -> Path:
     return place.with_name(f"{place.name}.{os.getpid()}.parts")
 
 
-def write_manifest(manifest: Manifest, path: Path) -> None:
+def write_manifest(manifest: Manifest, path: Path, made_from: str = "") -> None:
     """JSON lines with the fields that each row has, whole or not at all, and the columns that make opening them
-    quick."""
+    quick. `made_from` is the digest of the manifest whose rows these are."""
     digest = Digest()
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -208,7 +208,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     finally:
         scratch.unlink(missing_ok=True)
     hidden = [LINE] if LINE in manifest.stored.column_names else []  # rows are lines now
-    table = manifest.stored.drop_columns(hidden).replace_schema_metadata({b"made_from": manifest.digest})
+    table = manifest.stored.drop_columns(hidden).replace_schema_metadata({b"made_from": made_from})
     facts = {"rules": dict(manifest.rules), "counts": {}, "problems": []}
     store(path, table.schema, lambda: [table], Stamp.of(path), digest.value(), facts)
 

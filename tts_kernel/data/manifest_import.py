@@ -129,10 +129,17 @@ def _parsed(chunk: Chunk) -> tuple[pa.Table, np.ndarray, list[Problem]]:
         table = parse(chunk.data, _KNOWN)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return _line_by_line(chunk)
-    ends = chunk.data.count(b"\n") + (not chunk.data.endswith(b"\n"))
-    if table.num_rows != ends:  # blank lines, or several objects in one
+    if not _one_object_a_line(chunk.data, table.num_rows):
         return _line_by_line(chunk)
     return table, np.arange(chunk.line, chunk.line + table.num_rows), []
+
+
+def _one_object_a_line(data: bytes, rows: int) -> bool:
+    """Whether row n is line n: no blank line, not two objects in one line, nor one in two."""
+    lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    begun = data.count(b"\n{") + data.startswith(b"{")
+    ended = data.count(b"}\n") + data.count(b"}\r\n") + data.endswith(b"}")
+    return rows == lines == begun == ended
 
 
 def _line_by_line(chunk: Chunk) -> tuple[pa.Table, np.ndarray, list[Problem]]:

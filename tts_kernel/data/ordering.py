@@ -63,28 +63,27 @@ def order_mel_first(data: Path, source: str = "gpt_pairs_train.jsonl", target: s
     `data/source` the first time. Its rows are the source's, each once; a field edited in the source is taken over, an
     order once given stays. Raises ManifestError if the source has other rows than the target, or if a mel that was
     available has vanished or is damaged."""
-    rows = read_manifest(data / source)
-    order, prefix, current = np.arange(len(rows)), 0, False
+    rows, before, prefix = read_manifest(data / source), None, 0
+    digest = rows.digest
     if (data / target).is_file():
         before = read_manifest(data / target)
-        order, prefix = _rows_of(before, rows), available_prefix(before)
-        current = before.made_from == rows.digest
-    frames = _mel_frames(data, rows)[order]
+        prefix = available_prefix(before)
+        rows = before if before.made_from == digest else rows.take(_rows_of(before, rows))
+    frames = _mel_frames(data, rows)
     filled = frames > 0
     gone = np.flatnonzero(~filled[:prefix])
-    if len(gone):
-        clips = rows.strings("target_id").take(pa.array(order[gone])).to_pylist()
-        problems = [
-            f"{data / target}:{before.line(row)}: mel of {clip} has vanished; extract it"
-            for row, clip in zip(gone, clips, strict=True)
-        ]
-        raise ManifestError(problems)
+    if before is not None and len(gone):
+        clips = before.take(gone).strings("target_id").to_pylist()
+        where = [f"{before.path}:{before.line(row)}" for row in gone]
+        raise ManifestError(
+            [f"{at}: mel of {clip} has vanished; extract it" for at, clip in zip(where, clips, strict=True)]
+        )
     done = Ordered(len(rows), prefix, int(filled.sum()) - prefix, int((~filled).sum()))
-    if not (current and done.added == 0 and np.array_equal(frames, _stored_frames(before))):
+    if rows is not before or done.added or not np.array_equal(frames, _stored_frames(before)):
         final = mel_first(filled, prefix)
         frames, filled = frames[final], filled[final]
         columns = {"target_mel_len": pa.array(frames.astype(np.int32), mask=~filled), "target_mel_path": _MEL}
-        write_manifest(rows.take(order[final]).with_columns(columns), data / target)
+        write_manifest(rows.take(final).with_columns(columns), data / target, made_from=digest)
     return done
 
 

@@ -72,6 +72,12 @@ def write_pairs(
     for name in (TRAIN, VALIDATION):
         if (data / name).exists():
             raise ManifestError([f"{data / name}: exists; move it away first, runs may have begun with it"])
+    if utterances.has("start").any():
+        clip = utterances.table.filter(pa.array(utterances.has("start"))).column("id")[0].as_py()
+        raise PairError(
+            f"clip {clip!r} is a part of a longer recording; a pair names whole files. Cut the clips first: "
+            "python -m tts_kernel.data.corpora KIND SOURCE folder TARGET"
+        )
     clips = with_lengths(data, utterances)
     if by == "recording":
         names = _recordings(clips)

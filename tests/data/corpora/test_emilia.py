@@ -115,6 +115,34 @@ def test_objects_are_the_same_read_by_arrow_or_one_by_one(tmp_path: Path) -> Non
     assert len(first) == 3
 
 
+def test_of_clips_with_one_id_the_first_usable_one_stays(tmp_path: Path) -> None:
+    for name in "bc":
+        write_wav(tmp_path / f"{name}.wav")
+    clips = [{"id": "x", "wav": f"{name}.wav", "text": name} for name in "abc"]
+    imported = read("emilia", lines(tmp_path, *clips))
+    assert imported.utterances.strings("text").to_pylist() == ["b"]
+    assert reasons(imported) == {"missing audio": 1, "duplicate id": 1}
+    [example] = imported.account.drops["duplicate id"].examples
+    assert example == f"{tmp_path / 'batch.jsonl'}:3: id 'x' occurs before"
+
+
+def test_durations_that_are_none_are_unknown(tmp_path: Path) -> None:
+    clips = [{"id": str(value), "wav": f"{value}", "text": "x", "duration": value} for value in (-1.0, 0.0, 2.5)]
+    imported = read("emilia", lines(tmp_path, *clips), check_files=False)
+    assert imported.utterances.strings("duration").to_pylist() == [None, 0.0, 2.5]
+
+
+def test_an_object_is_one_line(tmp_path: Path) -> None:
+    two_in_one = '{"id": "b", "wav": "b", "text": "x"} {"id": "c", "wav": "c", "text": "x"}'
+    one_in_two = '{"id": "d", "wav": "d",\n "text": "x"}'
+    for number, (objects, bad) in enumerate(
+        (([two_in_one], 1), ([one_in_two], 2), ([two_in_one, one_in_two], 3))  # the last are as many as their lines
+    ):
+        imported = read("emilia", lines(tmp_path / str(number), EMILIA, *objects), check_files=False)
+        assert imported.utterances.strings("id").to_pylist() == [EMILIA["id"]]
+        assert reasons(imported) == {"not json": bad}
+
+
 @pytest.mark.parametrize("wav", ["/etc/passwd", "../../a.wav"])
 def test_paths_in_json_lines_stay_inside(tmp_path: Path, wav: str) -> None:
     assert reasons(read("emilia", lines(tmp_path / "EN", EMILIA | {"wav": wav}).parent)) == {"outside": 1}

@@ -118,7 +118,7 @@ def test_segments_have_their_place_in_the_recording(segmented: Path) -> None:
     assert "u4 rec2 0.5 0.5, expected <recording> <begin> <end>" in imported.account.drops["bad segment"].examples[0]
 
 
-@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
 def test_segments_are_cut_out_exactly_when_written(segmented: Path, tmp_path: Path, subtype: str) -> None:
     for name in "ab":
         write_wav(segmented / f"{name}.wav", 16000, subtype=subtype)

@@ -128,19 +128,26 @@ def _add_lines(rows: Collector, file: Path, root: Path, account: Account) -> Non
     parent = file.parent.relative_to(root).as_posix()
     prefix = "" if parent == "." else f"{parent}/"
     for lines in read_lines(file, account):
-        try:
-            table = parse(bytes(joined(lines.text)), _FIELDS)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            table = None
-        if table is None or len(table) != len(lines.text):
+        table, numbers = _at_once(lines), lines.numbers
+        if table is None:
             good, numbers = _each(lines, file, account)
             table = _objects(good)
-        else:
-            numbers = lines.numbers
-        table = table.select(list(_FIELDS))
         wav = pc.utf8_trim_whitespace(table.column("wav").cast(TEXT).fill_null(""))
         relative = pc.and_(pc.not_equal(wav, ""), pc.invert(pc.starts_with(wav, "/")))
         _add(rows, table, pc.if_else(relative, glued(prefix, wav), wav), numbers, file)
+
+
+def _at_once(lines: Lines) -> pa.Table | None:
+    """One row per line; None if a line is not one object. Arrow reads objects wherever they begin and end, so two in
+    one line could make up for one in two."""
+    text = pc.ascii_trim_whitespace(lines.text)
+    if not pc.all(pc.and_(pc.starts_with(text, "{"), pc.ends_with(text, "}"))).as_py():
+        return None
+    try:
+        table = parse(bytes(joined(lines.text)), _FIELDS)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    return table.select(list(_FIELDS)) if len(table) == len(lines.text) else None
 
 
 def _each(lines: Lines, file: Path, account: Account) -> tuple[list[dict[str, Any]], np.ndarray]:

@@ -162,9 +162,7 @@ def _decode(source: Path, target: Path, cut: tuple[float, float | None] | None) 
             if first >= file.frames:
                 return f"ends before {start} s"
             file.seek(first)
-            # exact as whole numbers: libsndfile scales floats by another factor when it writes than when it reads
-            kind = "int32" if file.subtype.startswith("PCM") else "float64"
-            samples = file.read(-1 if length is None else round(length * rate), dtype=kind)
+            samples = file.read(-1 if length is None else round(length * rate), dtype="float64")  # holds any depth
             subtype = file.subtype if file.subtype in _WAV_DEPTHS else "PCM_16"
     except (soundfile.SoundFileError, RuntimeError) as error:
         return f"not readable as audio ({error})"
