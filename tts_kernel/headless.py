@@ -132,8 +132,8 @@ def conclusion(folder: Path, seconds: float) -> str:
     """What the run learned, and where everything lies."""
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     lines = ["", f"Done in {seconds:.0f} s.", *result.get("summary", []), ""]
-    for title, name in (("notebook", "notebook.ipynb"), ("checkpoint", result.get("checkpoint", ""))):
-        lines.append(f"{title:<11} {folder / name}")
+    for title, name in (("notebook", "notebook.ipynb"), ("checkpoint", result.get("checkpoint"))):
+        lines += [f"{title:<11} {folder / name}"] if name else []
     names = ", ".join(path.name for path in sorted((folder / "figures").glob("*.png")))
     lines.append(f"{'figures':<11} {folder / 'figures'}: {names}")
     return "\n".join(lines)

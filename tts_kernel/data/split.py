@@ -63,13 +63,13 @@ def leaks(train: Manifest, validation: Manifest, by: HoldOutBy = "clip") -> dict
     found: dict[str, list[str]] = {}
     for kind in kinds[: kinds.index(by) + 1]:
         try:
-            trained = np.union1d(_units(train, "target_id", kind), _units(train, "prompt_id", kind))
             held = _units(validation, "target_id", kind)
+            trained = [np.isin(held, _units(train, role, kind)) for role in ("target_id", "prompt_id")]
         except ManifestError:
             if kind == by:
                 raise
             continue  # its clips do not tell their recordings
-        rows = np.flatnonzero(np.isin(held, trained))
+        rows = np.flatnonzero(trained[0] | trained[1])
         if len(rows):
             found[kind] = sorted(set(_names(validation.take(rows), kind)))
     return found

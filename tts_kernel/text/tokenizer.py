@@ -42,6 +42,11 @@ class TextTokenizer:
         """Number of ids, special ones included."""
         return self._pieces.GetPieceSize()
 
+    @property
+    def unknown_id(self) -> int:
+        """What a character outside the vocabulary becomes."""
+        return self._pieces.unk_id()
+
     def encode(self, text: str) -> list[int]:
         """Text -> ids, without start and stop."""
         return self._pieces.EncodeAsIds(text)
