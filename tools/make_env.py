@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EDITABLE = ".[demo,lab,dev]"
-MUST_BE_FOUND = ("tts_kernel", "torch", "papermill", "jupyterlab", "pytest", "ruff", "mypy")  # one or more per extra
+EDITABLE = ".[demo,lab,ray,dask,dev]"
+MUST_BE_FOUND = ("tts_kernel", "torch", "papermill", "jupyterlab", "ray", "distributed", "pytest", "ruff", "mypy")  # one or more per extra
 
 
 def venv_python(root: Path) -> Path:
@@ -135,7 +135,7 @@ def main() -> int:
         say(".venv is in place")
         return 0
 
-    say(f"installing about 190 packages, 6 GB with CUDA torch ({reason})")
+    say(f"installing about 210 packages, 6 GB with CUDA torch ({reason})")
     stamp_path(ROOT).unlink(missing_ok=True)  # an interrupted installation must not look finished
     try:
         installer = install(ROOT)

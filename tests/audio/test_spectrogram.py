@@ -39,6 +39,13 @@ def test_log_mel_equals_the_official_one(case: tuple[dict[str, Any], dict[str, n
     np.testing.assert_allclose(found, arrays["out_official_mel"], rtol=0, atol=tolerance)
 
 
+def test_a_batch_has_the_mels_of_its_clips() -> None:
+    wav = 0.1 * np.random.default_rng(1).standard_normal((2, 30_000)).astype(np.float32)
+    batch = indextts2_mel()(torch.from_numpy(wav)).numpy()
+    for clip, mel in zip(wav, batch, strict=True):
+        np.testing.assert_allclose(indextts2_mel().of_clip(clip), mel.T, rtol=0, atol=1e-5)
+
+
 def test_frame_counts_follow_the_docstrings() -> None:
     for samples in (5_000, 5_120, 5_121):
         wav = torch.zeros(2, samples)

@@ -1,7 +1,7 @@
 """The two log-mel spectrograms of IndexTTS-2. They sit on different filter banks: never mix their frames.
 
 `PowerLogMel` is what stage 2 trains on (the emotion conformer reads it); `LogMel` is what the official vocoder path
-uses. Both return (batch, n_mels, frames); files store (frames, n_mels), see `PowerLogMel.of_clip`.
+uses. Both return (batch, n_mels, frames); stored arrays are (frames, n_mels), see `PowerLogMel.of_clip`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tts_kernel.audio.clip_mel import FLOOR, ClipMel
 from tts_kernel.audio.wav import Hz
-
-FLOOR = 1e-5  # both references clamp here before the logarithm
 
 
 class PowerLogMel(nn.Module):
@@ -41,11 +40,13 @@ class PowerLogMel(nn.Module):
         spectrum = torch.stft(wav, self.n_fft, self.hop_length, window=self.window, center=True, return_complex=True)
         return (self.filters @ spectrum.abs().square()).clamp(min=FLOOR).log()
 
-    @torch.inference_mode()
+    def clip_mel(self) -> ClipMel:
+        """The same mel for one clip at a time and quicker: what an extraction job hands to its workers."""
+        return ClipMel(self.filters.cpu().numpy(), self.sample_rate, self.hop_length)
+
     def of_clip(self, wav: np.ndarray) -> np.ndarray:
-        """(samples,) in [-1, 1] -> (frames, n_mels) float32: one clip in the layout of the stored .npy files."""
-        signal = torch.from_numpy(np.ascontiguousarray(wav, dtype=np.float32)).to(self.window.device)
-        return np.ascontiguousarray(self(signal[None])[0].T.cpu().numpy())
+        """(samples,) in [-1, 1] -> (frames, n_mels) float32: one clip in the layout of the stored arrays."""
+        return self.clip_mel()(wav)
 
 
 class LogMel(nn.Module):

@@ -9,7 +9,9 @@ A corpus is one folder. Every path inside a manifest is relative to the manifest
     gpt_pairs_train.jsonl   prompt/target pairs, one JSON object per line
     gpt_pairs_val.jsonl     the same for held-out clips
     audio/<speaker>/<clip>.wav   22,050 Hz, 16 bit (a real corpus may bring mp3 and its own folders)
-    mel/<clip>.npy          float32 (frames, 80), 86.1 frames a second: audio.spectrogram.indextts2_mel
+    features/mel-*.tar      shards of mels (data/shards.py): float32 (frames, 80), 86.1 frames a second, by
+                            audio.spectrogram.indextts2_mel. A manifest names one as mel/<clip>.npy; data/features.py
+                            reads it from here, or from a file of that name where a folder has single files
     codes/<clip>.npy        int64 (code frames,), 25 a second: what the GPT predicts
     semantic/<clip>.npy     float32 (code frames, feature dim): what the conditioners read
     text_ids/<clip>.npy     int64 (tokens,), without start and stop
@@ -63,11 +65,13 @@ from tts_kernel.audio.units import KMeansUnits, acoustic_features
 from tts_kernel.audio.wav import Hz
 from tts_kernel.data.demo_text import ESPEAK_LANGUAGE, SENTENCES, SPEAKERS, STYLES, Clip, plan
 from tts_kernel.data.extract import extract_mels
+from tts_kernel.data.features import Features
 from tts_kernel.data.files import inside, save_array
+from tts_kernel.data.shards import FORMAT as SHARD_FORMAT
 from tts_kernel.text.tokenizer import train_tokenizer
 
 SAMPLE_RATE: Hz = 22_050
-FORMAT = 1  # of the folder; raise it when a reader has to know
+FORMAT = 2  # of the folder; raise it when a reader has to know
 
 
 class DemoCorpusError(RuntimeError):
@@ -125,12 +129,12 @@ def make_corpus(
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
-        for name in ("mel", "codes", "semantic", "text_ids"):
+        for name in ("codes", "semantic", "text_ids"):
             (building / name).mkdir(parents=True)
         _speak(clips, building, processes)
-        report = extract_mels([(clip.id, building / clip.audio_path) for clip in clips], building / "mel")
-        if report.failures:
-            raise DemoCorpusError(f"mels failed: {report.failures[:3]}")
+        report = extract_mels([(clip.id, Path(clip.audio_path)) for clip in clips], building)
+        if len(report.failures):
+            raise DemoCorpusError(f"mels failed: {report.failures.slice(0, 3).to_pylist()}")
         _write_codes(clips, building, codebook_size, seed)
         # The tokenizer may read held-out text, as a public one has; no clip of it is in training.
         chosen = sorted({(clip.language, clip.text) for clip in clips})
@@ -156,9 +160,9 @@ def fingerprint(**options: int) -> str:
 
     Without arguments: the defaults."""
     defaults = {key: value for key, value in (make_corpus.__kwdefaults__ or {}).items() if key != "processes"}
-    digest = hashlib.sha256(json.dumps([FORMAT, defaults | options], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([FORMAT, SHARD_FORMAT, defaults | options], sort_keys=True).encode())
     package = Path(__file__).parents[1]
-    sources = ("audio/wav", "audio/spectrogram", "audio/units", "text/tokenizer")
+    sources = ("audio/wav", "audio/spectrogram", "audio/clip_mel", "audio/units", "text/tokenizer")
     for source in (*sources, "data/demo_speech", "data/demo_text", "data/demo"):
         digest.update((package / f"{source}.py").read_bytes().replace(b"\r\n", b"\n"))
     for library in ("espeakng-loader", "numpy", "scikit-learn", "sentencepiece", "torch", "torchaudio"):
@@ -254,8 +258,10 @@ def _pairs(
 ) -> list[dict[str, Any]]:
     """Rows of one split, in a seeded order (a trainer that reads in order must not meet one speaker at a time)."""
     rng = np.random.default_rng(seed + 1)
+    features = Features(folder)
     kinds = ("mel", "codes", "semantic", "text_ids")
-    lengths = {clip.id: {kind: len(np.load(folder / kind / f"{clip.id}.npy")) for kind in kinds} for clip in clips}
+    arrays = zip(*(features.read_kind(kind, [clip.id for clip in clips]) for kind in kinds), strict=True)
+    lengths = {clip.id: dict(zip(kinds, map(len, of), strict=True)) for clip, of in zip(clips, arrays, strict=True)}
     rows = []
     for target in clips:
         others = [clip for clip in clips if clip.speaker == target.speaker and clip.id != target.id]
