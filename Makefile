@@ -1,7 +1,9 @@
 # `make` alone lists what can be done. PYTHON=python3.12 picks the interpreter, JOBS=8 the number of test processes.
+# `make bench-data ROWS=200000 SCRATCH=/mnt/fast` measures a smaller manifest, its files on that disk; BENCH_ARGS goes
+# to `python -m benchmarks.data`, whose --help lists the rest.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lab check notebooks clean distclean
+.PHONY: help env demo test lab check notebooks bench-data clean distclean
 
 PYTHON ?=
 JOBS ?= 2
@@ -13,7 +15,7 @@ CELL_SECONDS := 600
 
 help: ## list these targets
 	@echo "tts_kernel: fine-tune open TTS models. Start with: make demo"
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 env: ## make .venv and install the pinned packages; does nothing when they are in place
 	@for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
@@ -50,10 +52,13 @@ check: env ## the quick part of the tests: style, types, house rules
 notebooks: env ## run every notebook again and store the outputs that nbval compares
 	@$(TESTING) $(BIN)/python -m tools.record_notebooks --cell-seconds $(CELL_SECONDS)
 
+bench-data: env ## measure the data layer at the guide's size (15 minutes, 20 GB of disk), write docs/benchmarks/data.md
+	@$(BIN)/python -m benchmarks.data $(if $(ROWS),--rows $(ROWS)) $(if $(SCRATCH),--scratch $(SCRATCH)) $(BENCH_ARGS)
+
 clean: ## remove caches and build leftovers; keeps .venv and runs
 	@echo "clean: removing caches (.venv and runs stay)"
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
-	@find tts_kernel tests tools notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@find tts_kernel tests tools benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	@find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean ## clean, and remove .venv too; keeps runs

@@ -21,12 +21,13 @@ import pyarrow.compute as pc
 
 from tts_kernel.data.files import inside
 from tts_kernel.data.npy_files import list_npy, npy_shapes, read_npy
+from tts_kernel.data.shard_format import FeatureError, form_of, key_bytes, name_bytes, name_offset
 from tts_kernel.data.shard_index import Index, open_index
 from tts_kernel.data.shard_maps import ShardMaps
-from tts_kernel.data.shards import FeatureError, key_bytes, name_bytes, name_offset, npy_head, unpacked
 
 __all__ = ["FeatureError", "Features", "read_npy"]
 FOLDER = "features"  # of the shards, in the data folder
+_BEFORE = 1024  # bytes of a name and a header before an array's values
 SHAPES = pa.schema(
     [("clip", pa.large_string()), ("frames", pa.int64()), ("layout", pa.dictionary(pa.int32(), pa.string()))]
 )
@@ -70,18 +71,10 @@ class Features:
     def read(self, paths: Sequence[str]) -> list[np.ndarray]:
         """The arrays of manifest paths relative to the root, read-only, as they are stored. Raises FeatureError naming
         the path; UnsafePathError for one that leaves the root."""
-        kinds = self._index.kinds
-        wanted: dict[str, list[int]] = {}  # kind -> numbers of its paths
-        for number, path in enumerate(paths):
-            kind = path.rpartition("/")[0]
-            while kind and kind not in kinds:  # a clip's name may have slashes, too
-                kind = kind.rpartition("/")[0]
-            if kind and path.endswith(".npy"):
-                wanted.setdefault(kind, []).append(number)
-        found = [item for kind, numbers in wanted.items() for item in self._find(kind, numbers, paths)]
+        found = list(self._found(paths))
         layouts = self._index.layouts
         self._maps.prefetch(
-            (shard, offset - 1024, offset + unpacked(layouts[layout], frames)[2])
+            (shard, max(offset - _BEFORE, 0), offset + form_of(layouts[layout], frames).size)
             for _, _, _, (offset, shard, frames, _, layout) in found
         )
         arrays: list[np.ndarray | None] = [None] * len(paths)
@@ -106,7 +99,9 @@ class Features:
         index = self._index.kinds.get(kind)
         packed = SHAPES.empty_table()
         if index is not None:
-            layout = pa.DictionaryArray.from_arrays(pa.array(index.rows["layout"].astype(np.int32)), self._index.layouts)
+            layout = pa.DictionaryArray.from_arrays(
+                pa.array(index.rows["layout"].astype(np.int32)), self._index.layouts
+            )
             packed = pa.table([index.clips, pa.array(index.rows["frames"].astype(np.int64)), layout], schema=SHAPES)
         if not (self.root / kind).is_dir():
             return packed
@@ -127,6 +122,44 @@ class Features:
             there |= pc.is_in(clips, known, skip_nulls=True).to_numpy(zero_copy_only=False)
         return there
 
+    def has(self, paths: Sequence[str]) -> np.ndarray:
+        """(n,) whether each manifest path is packed or a file; nothing is read. For a few thousand paths; `exists` is
+        for all clips of a kind."""
+        there = np.zeros(len(paths), dtype=bool)
+        for number, kind, place, _ in self._found(paths):
+            there[number] = self._place(kind, paths[number][len(kind) + 1 : -4], place) is not None
+        for row in np.flatnonzero(~there).tolist():
+            there[row] = self._path(paths[row]).is_file()
+        return there
+
+    def made(self, kind: str, clips: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """(n,) when the shard that has each clip's array was finished, in nanoseconds since 1970; -1 if not packed."""
+        index = self._index.kinds.get(kind)
+        if index is None:
+            return np.full(len(clips), -1, dtype=np.int64)
+        places = pc.index_in(clips.cast(pa.large_string()), index.clips).fill_null(-1).to_numpy()
+        times = np.array([shard.made_ns for shard in self._index.shards], dtype=np.int64)
+        return np.where(places < 0, -1, times[index.rows["shard"][places]])
+
+    def _found(self, paths: Sequence[str]) -> Iterator[tuple[int, str, int, Row]]:
+        """(number, kind, place in its index, row there) of the paths whose key the index has. As a clip's name may have
+        slashes, too, the kind is the longest that has the clip."""
+        waiting = [(number, path.rpartition("/")[0]) for number, path in enumerate(paths) if path.endswith(".npy")]
+        while waiting:
+            wanted: dict[str, list[int]] = {}  # kind -> numbers of its paths
+            for number, kind in waiting:
+                while kind and kind not in self._index.kinds:
+                    kind = kind.rpartition("/")[0]
+                if kind:
+                    wanted.setdefault(kind, []).append(number)
+            waiting = []
+            for kind, numbers in wanted.items():
+                found = list(self._find(kind, numbers, paths))
+                yield from found
+                if "/" in kind and len(found) < len(numbers):
+                    had = {item[0] for item in found}
+                    waiting += [(number, kind.rpartition("/")[0]) for number in numbers if number not in had]
+
     def _find(self, kind: str, numbers: list[int], paths: Sequence[str]) -> Iterator[tuple[int, str, int, Row]]:
         """(number of the path, kind, place in its index, row there) of the paths that the index has."""
         index, start = self._index.kinds[kind], len(kind) + 1
@@ -143,39 +176,50 @@ class Features:
         """What a row of the index points to; None if the shard has another name or shape there."""
         offset, shard, frames, crc, layout = row
         data = self._maps.bytes_of(shard)
-        dtype, shape, size = unpacked(self._index.layouts[layout], frames)
-        head = npy_head(self._index.layouts[layout], frames)
+        form = form_of(self._index.layouts[layout], frames)
         name = name_bytes(clip, kind)
-        start = offset - len(head)
+        start, end = offset - len(form.head), offset + form.size
         at = start - name_offset(name)
-        if bytes(data[at : at + len(name)]) != name or bytes(data[start:offset]) != head or offset + size > len(data):
+        if bytes(data[at : at + len(name)]) != name or bytes(data[start:offset]) != form.head or end > len(data):
             return None
-        if self.verify and zlib.crc32(data[offset : offset + size]) != crc:
+        if self.verify and zlib.crc32(data[offset:end]) != crc:
             raise self._damaged(kind, clip, shard, "its checksum differs")
-        return np.ndarray(shape, dtype, data, offset)
+        return np.ndarray(form.shape, form.dtype, data, offset)
 
     def _other(self, kind: str, clip: str, place: int) -> np.ndarray | None:
         """The same where a name or shape was not as expected: another clip has the same key, or there is damage."""
+        own = self._place(kind, clip, place)
+        if own is None:
+            return None
+        row = self._index.kinds[kind].rows[own].item()
+        array = self._array(kind, clip, row)
+        if array is None:
+            raise self._damaged(kind, clip, row[1], "its index does not match it")
+        return array
+
+    def _place(self, kind: str, clip: str, place: int) -> int | None:
+        """Which of the rows with the key of the one at `place` is the clip's."""
         index = self._index.kinds[kind]
-        key = index.keys[place]
-        while place < len(index) and index.keys[place] == key:
-            if index.clips[place].as_py() == clip:
-                row = index.rows[place].item()
-                array = self._array(kind, clip, row)
-                if array is None:
-                    raise self._damaged(kind, clip, row[1], "its index does not match it")
-                return array
-            place += 1
-        return None
+        last = int(index.keys.searchsorted(index.keys[place], side="right"))
+        return next((own for own in range(place, last) if index.clips[own].as_py() == clip), None)
 
     def _damaged(self, kind: str, clip: str, shard: int, reason: str) -> FeatureError:
         path = self.folder / f"{self._index.shards[shard].name}.tar"
         return FeatureError(f"{self.root / kind / clip}.npy in {path.name}: {reason}; see `check`")
 
+    def _path(self, path: str) -> Path:
+        return self.root / path if self.allow_outside else inside(self.root, path)
+
     def _file(self, path: str) -> np.ndarray:
         try:
-            return read_npy(self.root / path if self.allow_outside else inside(self.root, path))
+            return read_npy(self._path(path))
         except FeatureError as error:
             if self.problems and not (self.root / path).exists():
                 raise FeatureError(f"{error}. Or repair the shards: {'; '.join(self.problems[:3])}") from error
             raise
+
+
+if __name__ == "__main__":
+    from tts_kernel.data.feature_commands import main
+
+    raise SystemExit(main())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tts_kernel.data.shards import FeatureError, layout_of, unpacked
+from tts_kernel.data.shard_format import FeatureError, form_of, layout_of
 from tts_kernel.runs import cache_folder
 
 SHAPES = ".shapes.arrow"
@@ -53,10 +54,11 @@ def read_npy(path: Path) -> np.ndarray:
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
     layout, frames, start = head_of(data, path)
-    dtype, shape, size = unpacked(layout.lstrip("F"), frames)
-    if len(data) < start + size:
-        raise _unreadable(path, f"{len(data)} bytes, expected {start + size} for {list(shape)} of {dtype}")
-    return np.ndarray(shape, dtype, data, start, order="F" if layout.startswith("F") else "C")
+    form = form_of(layout.lstrip("F"), frames)
+    if len(data) < start + form.size:
+        expected = f"{start + form.size} for {list(form.shape)} of {form.dtype}"
+        raise _unreadable(path, f"{len(data)} bytes, expected {expected}")
+    return np.ndarray(form.shape, form.dtype, data, start, order="F" if layout.startswith("F") else "C")
 
 
 def head_of(data: bytes, path: Path) -> tuple[str, int, int]:
@@ -107,9 +109,7 @@ def list_npy(folder: Path) -> NpyFiles:
             parts.append(pa.array(names, pa.large_string()))
             names = []
     parts.append(pa.array(names, pa.large_string()))
-    return NpyFiles(
-        pa.concat_arrays(parts), np.array(sizes, dtype=np.int64), np.array(times, dtype=np.int64), problems
-    )
+    return NpyFiles(pa.concat_arrays(parts), np.array(sizes, dtype=np.int64), np.array(times, dtype=np.int64), problems)
 
 
 def npy_shapes(folder: Path, damaged: list[str] | None = None) -> pa.Table:
@@ -161,7 +161,9 @@ def _from_heads(folder: Path, files: NpyFiles, rows: np.ndarray) -> tuple[pa.Tab
         pa.array(files.sizes[good]),
         pa.array(files.times[good]),
     ]
-    return pa.Table.from_arrays(columns, schema=_SCHEMA), [str(item) for item in found if isinstance(item, FeatureError)]
+    return pa.Table.from_arrays(columns, schema=_SCHEMA), [
+        str(item) for item in found if isinstance(item, FeatureError)
+    ]
 
 
 def _shape(path: Path, size: int) -> tuple[str, int] | FeatureError:
@@ -175,7 +177,7 @@ def _shape(path: Path, size: int) -> tuple[str, int] | FeatureError:
         return error
     except OSError as error:
         return _unreadable(path, error.strerror or str(error))
-    expected = start + unpacked(layout.lstrip("F"), frames)[2]
+    expected = start + form_of(layout.lstrip("F"), frames).size
     if size < expected:
         return _unreadable(path, f"{size} bytes, expected {expected}")
     return layout.lstrip("F"), frames
@@ -189,9 +191,10 @@ def _places(folder: Path) -> list[Path]:
 def _known(folder: Path) -> pa.Table:
     for place in _places(folder):
         try:
-            with pa.memory_map(str(place)) as source:
+            with pa.OSFile(str(place)) as source:
                 table = pa.ipc.open_file(source).read_all()
-        except (OSError, pa.ArrowInvalid):  # none, or torn
+            table.validate(full=True)  # a damaged file could name text that lies outside it
+        except (OSError, ValueError, pa.ArrowException):  # none, or torn
             continue
         if table.schema.equals(_SCHEMA):
             return table
@@ -221,7 +224,7 @@ def _unreadable(path: Path, reason: str) -> FeatureError:
 
 def _walk(folder: Path, problems: list[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """(path below `folder`, entry) of every .npy."""
-    waiting, visited = [""], set()
+    waiting, visited = deque([""]), set()
     while waiting:
         below = waiting.pop()
         try:
@@ -229,13 +232,15 @@ def _walk(folder: Path, problems: list[str]) -> Iterator[tuple[str, os.DirEntry[
             if (found.st_dev, found.st_ino) in visited:  # a link to a folder above would never end
                 continue
             visited.add((found.st_dev, found.st_ino))
-            with os.scandir(folder / below) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.name.endswith(".npy"):
-                        yield below + entry.name, entry
-                    elif entry.is_dir():
-                        waiting.append(f"{below}{entry.name}/")
-        except OSError as error:
+            with os.scandir(folder / below) as listed:
+                entries = [entry for entry in listed if not entry.name.startswith(".")]
+        except OSError as error:  # not to be read, or gone
             problems.append(f"{folder / below}: {error.strerror}")
+            continue
+        for entry in entries:
+            if entry.name.endswith(".npy"):
+                yield below + entry.name, entry
+            elif entry.is_dir(follow_symlinks=False):
+                waiting.append(f"{below}{entry.name}/")
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                waiting.appendleft(f"{below}{entry.name}/")  # last, so that a folder in here keeps its own name

@@ -23,30 +23,19 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
+from tts_kernel.data.files import inside
+from tts_kernel.data.folder_lock import StoreError, locked
+from tts_kernel.data.kind_index import ROW, KindIndex, Part, merged, open_kind, write_kind
 from tts_kernel.data.shards import Shard, read_index
-from tts_kernel.data.store_lock import StoreError, locked
 from tts_kernel.runs import cache_folder, write_atomically
 
 FORMAT = 1  # of the merged index
-FOLDER, CATALOG, LOCK = ".index", "catalog.json", ".lock"
-ROW = np.dtype([("offset", "<u8"), ("shard", "<u4"), ("frames", "<u4"), ("crc", "<u4"), ("layout", "<u4")])
+MERGED, CATALOG, LOCK = ".index", "catalog.json", ".lock"
 _RACES = 20  # a file listed a moment ago may be gone, where another process puts indices together
 
 log = logging.getLogger(__name__)
 
 Stamp = list[int]  # size in bytes, modification time in nanoseconds
-
-
-@dataclass(frozen=True)
-class KindIndex:
-    """The arrays of one kind, sorted by key."""
-
-    keys: np.ndarray  # (n,) uint64
-    rows: np.ndarray  # (n,) ROW
-    clips: pa.LargeStringArray
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 @dataclass
@@ -70,17 +59,25 @@ class Listing:
 
     indices: dict[str, Stamp]
     tars: dict[str, Stamp]
+    odd: list[str]  # files that cannot be used, with the reason
 
     @classmethod
     def of(cls, folder: Path) -> Listing:
-        listing = cls({}, {})
+        listing = cls({}, {}, [])
         kinds = {".arrow": listing.indices, ".tar": listing.tars}
         with os.scandir(folder) as entries:
             for entry in entries:
                 kind = kinds.get(os.path.splitext(entry.name)[1])
-                if kind is not None and not entry.name.startswith("."):
+                if kind is None or entry.name.startswith("."):
+                    continue
+                try:
+                    entry.name.encode()
                     found = entry.stat()
                     kind[entry.name] = [found.st_size, found.st_mtime_ns]
+                except UnicodeEncodeError:
+                    listing.odd.append(f"{os.fsencode(entry.path)!r}: the name is not valid Unicode; rename it")
+                except OSError as error:  # a link to nowhere, a loop of links, or gone
+                    listing.odd.append(f"{entry.path}: {error.strerror}")
         return listing
 
 
@@ -103,22 +100,25 @@ def open_index(folder: Path) -> Index:
 def _open(folder: Path) -> Index:
     listing, places = Listing.of(folder), _places(folder)
     index = _load(folder, places, listing)
-    if index is not None and index.indices == listing.indices:
-        return index
     for place in places:
+        if index is not None and index.indices == listing.indices:
+            break
         with _kept(place) as kept:
             if kept:
                 listing = Listing.of(folder)  # another process may have merged while this one waited
                 index = _load(folder, places, listing)
                 if index is None or index.indices != listing.indices:
                     index = _merge(index or Index(folder), listing, place)
-                return index
-    return _merge(index or Index(folder), listing, None)
+    else:
+        if index is None or index.indices != listing.indices:
+            index = _merge(index or Index(folder), listing, None)
+    index.problems += listing.odd
+    return index
 
 
 def _places(folder: Path) -> list[Path]:
     name = blake2b(os.fsencode(folder.resolve()), digest_size=8).hexdigest()
-    return [folder / FOLDER, cache_folder() / "features" / name]
+    return [folder / MERGED, cache_folder() / "features" / name]
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def _load(folder: Path, places: list[Path], listing: Listing) -> Index | None:
             )
             if not same:
                 continue
-            kinds = {kind: open_kind(place / file) for kind, file in facts["files"].items()}
+            kinds = {kind: open_kind(inside(place, file)) for kind, file in facts["files"].items()}
             return Index(
                 folder,
                 place,
@@ -161,24 +161,15 @@ def _load(folder: Path, places: list[Path], listing: Listing) -> Index | None:
                 facts["files"],
                 facts["problems"],
             )
-        except (OSError, KeyError, TypeError, ValueError) as error:  # none, torn, or being replaced: merge anew
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+            pa.ArrowException,
+        ) as error:  # none, torn, or being replaced: merge anew
             log.debug("%s: no index (%s)", place, error)
     return None
-
-
-def open_kind(path: Path) -> KindIndex:
-    """A kind's file, memory-mapped. Raises OSError or ValueError."""
-    with pa.memory_map(str(path)) as source:
-        batch = pa.ipc.open_file(source).get_batch(0)
-    rows = np.frombuffer(batch.column("row").buffers()[1], ROW, count=batch.num_rows)
-    return KindIndex(batch.column("key").to_numpy(), rows, batch.column("clip"))
-
-
-def write_kind(path: Path, index: KindIndex) -> None:
-    rows = pa.FixedSizeBinaryArray.from_buffers(pa.binary(ROW.itemsize), len(index), [None, pa.py_buffer(index.rows)])
-    batch = pa.record_batch([pa.array(index.keys), rows, index.clips], ["key", "row", "clip"])
-    with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, batch.schema) as writer:
-        writer.write_batch(batch)
 
 
 @dataclass(frozen=True)
@@ -190,7 +181,7 @@ class _Part:
     usable: np.ndarray  # (shards of the file,) bool
     layouts: np.ndarray  # (layouts of the file,) number in the merged index
 
-    def of(self, kind: str) -> tuple[np.ndarray, np.ndarray, pa.Array]:
+    def of(self, kind: str) -> Part:
         """Keys, rows and clips."""
         kinds, layouts = (self.table[name].combine_chunks() for name in ("kind", "layout"))
         number = kinds.dictionary.index(kind).as_py()
@@ -219,82 +210,63 @@ def _merge(index: Index, listing: Listing, place: Path | None) -> Index:
                 parts.setdefault(kind, []).append(part)
         index.indices[name] = listing.indices[name]
     made = np.array([shard.made_ns for shard in index.shards], dtype=np.int64)
-    if place != index.place:  # the other place's files may go at any time
+    if place is not None and place != index.place:  # what lies in the other one may change at any time
         parts = {kind: [] for kind in index.kinds} | parts
-        index.place, index.files = place, {}
-    old = set(index.files.values())
+        index.files = {}
+    index.place = place
     for kind, added in sorted(parts.items()):
-        merged = _merged(index.kinds.get(kind), [part.of(kind) for part in added], made)
-        if len(merged):
-            index.kinds[kind] = merged if index.place is None else _keep(index, kind, merged)
+        rows = merged(index.kinds.get(kind), [part.of(kind) for part in added], made)
+        if len(rows):
+            index.kinds[kind] = rows if index.place is None else _keep(index, kind, rows)
     if index.place is not None:
-        _keep_catalog(index, index.place, old)
+        _keep_catalog(index, index.place)
+    pa.default_memory_pool().release_unused()  # a training that opened new shards need not hold this for hours
     return index
 
 
 def _numbered(index: Index, table: pa.Table, shards: list[Shard], listing: Listing) -> _Part:
-    known = {shard.name for shard in index.shards}
-    numbers, usable = np.zeros(len(shards), dtype=np.uint32), np.zeros(len(shards), dtype=bool)
-    for place, shard in enumerate(shards):
-        if shard.name in known:  # in two index files, while they are being put together
-            continue
-        name = f"{shard.name}.tar"
-        tar = listing.tars.get(name)
+    first = len(index.shards)
+    for shard in shards:
+        path = index.folder / f"{shard.name}.tar"
+        tar = listing.tars.get(path.name) or _stamp(path)  # it may have come while the folder was listed
         if tar is None:
-            index.problems.append(f"{index.folder / name}: is missing, though an index lists it; put it back")
+            index.problems.append(f"{path}: is missing, though an index lists it; put it back")
         elif tar[0] != shard.size:
-            index.problems.append(f"{index.folder / name}: {tar[0]} bytes, its index says {shard.size}")
-        numbers[place], usable[place] = len(index.shards), tar is not None and tar[0] == shard.size
+            index.problems.append(f"{path}: {tar[0]} bytes, its index says {shard.size}")
         index.shards.append(shard)
         index.seen.append(tar)
+    usable = [tar is not None and tar[0] == shard.size for shard, tar in zip(shards, index.seen[first:], strict=True)]
+    numbers = np.arange(first, len(index.shards), dtype=np.uint32)
     layouts = table["layout"].combine_chunks().dictionary.to_pylist()
     index.layouts += [layout for layout in layouts if layout not in index.layouts]
-    return _Part(table, numbers, usable, np.array([index.layouts.index(layout) for layout in layouts], dtype=np.uint32))
+    places = np.array([index.layouts.index(layout) for layout in layouts], dtype=np.uint32)
+    return _Part(table, numbers, np.array(usable, dtype=bool), places)
 
 
-def _merged(old: KindIndex | None, new: list[tuple[np.ndarray, np.ndarray, pa.Array]], made: np.ndarray) -> KindIndex:
-    """One sorted index; of the rows of a clip, the one in the newest shard."""
-    pieces = ([(old.keys, old.rows, old.clips)] if old is not None else []) + new
-    keys = np.concatenate([piece[0] for piece in pieces])
-    rows = np.concatenate([piece[1] for piece in pieces])
-    clips = pa.concat_arrays([piece[2] for piece in pieces])
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    twice = np.flatnonzero(keys[1:] == keys[:-1])
-    if len(twice):
-        stay = np.ones(len(order), dtype=bool)
-        stay[_superseded(np.union1d(twice, twice + 1), order, keys, rows, clips, made)] = False
-        keys, order = keys[stay], order[stay]
-    return KindIndex(keys, rows[order], clips.take(pa.array(order)))
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
 
 
-def _superseded(
-    places: np.ndarray, order: np.ndarray, keys: np.ndarray, rows: np.ndarray, clips: pa.Array, made: np.ndarray
-) -> np.ndarray:
-    """Of the places that share a key with another, those whose clip has a newer row."""
-    own = order[places]
-    names = clips.take(pa.array(own)).dictionary_encode().indices.to_numpy()
-    by_age = np.lexsort((made[rows["shard"][own]], names, keys[places]))
-    names, of_key = names[by_age], keys[places][by_age]
-    return places[by_age[:-1][(names[1:] == names[:-1]) & (of_key[1:] == of_key[:-1])]]
-
-
-def _keep(index: Index, kind: str, merged: KindIndex) -> KindIndex:
+def _keep(index: Index, kind: str, rows: KindIndex) -> KindIndex:
     """The same, from disk; as it is where the disk is full."""
     assert index.place is not None
     name = f"{quote(kind, safe='')}-{time.time_ns():x}.arrow"
     try:
-        write_kind(index.place / name, merged)
+        write_kind(index.place / name, rows)
     except OSError as error:
         log.warning("%s: the index stays in memory (%s)", index.place, error)
         (index.place / name).unlink(missing_ok=True)
         index.place, index.files = None, {}
-        return merged
+        return rows
     index.files[kind] = name
     return open_kind(index.place / name)
 
 
-def _keep_catalog(index: Index, place: Path, old: set[str]) -> None:
+def _keep_catalog(index: Index, place: Path) -> None:
     facts = {
         "format": FORMAT,
         "indices": index.indices,

@@ -1,10 +1,9 @@
 """Many arrays in one file: an uncompressed tar of .npy members, and beside it the index that says where each lies.
 
-`<name>.tar` follows the WebDataset convention, `<clip>.<kind>.npy`, so webdataset and plain `tar` read it. As that
-convention splits a name at its first dot, the clip's own dots are written `%2E` (and `%` as `%25`); a kind that is a
-nested folder has `%2F` for its slashes. Members lie as they were added, so the arrays of one clip lie together.
-`<name>.arrow` is written last and marks the shard as done: a tar without one is a leftover of a job that was killed.
-Shards are never changed. Of two entries of the same clip and kind the one in the newer shard holds.
+`<name>.tar` follows the WebDataset convention (see shard_format.py), so webdataset and plain `tar` read it. Members lie
+as they were added: the arrays of one clip together. `<name>.arrow` is written last and marks the shard as done; a tar
+without one was left by a job that was killed. Shards are never changed. Of two entries of the same clip and kind the
+one in the newer shard holds.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ import time
 import zlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -28,20 +25,15 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import pyarrow as pa
 
-from tts_kernel.data.files import inside
-from tts_kernel.data.store_lock import StoreError, as_worker
+from tts_kernel.data.folder_lock import StoreError, as_worker
+from tts_kernel.data.shard_format import BLOCK, FeatureError, form_of, key_of, layout_of, member_name
 
 FORMAT = 1  # of the index beside a shard
-BLOCK = tarfile.BLOCKSIZE
 FLOAT16_MAX = 65504.0
+JOINED = "index-"  # how the index of several shards is called; see compact
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # a file that is being written: .<name>.<pid>.tmp
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
-_SPECIAL = re.compile(r"[%.]")
 _BUFFER = 1 << 20  # bytes
-
-
-class FeatureError(ValueError):
-    """A feature that is missing, damaged or not what the manifest and the model expect."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +82,8 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, name: str, half: Collection[str] = ()) -> None:
-        if not _NAME.fullmatch(name):
-            raise StoreError(f"{name!r} is no name for a shard; use letters, digits, '_', '-' and '.'")
+        if not _NAME.fullmatch(name) or name.startswith(JOINED):
+            raise StoreError(f"{name!r} is no name for a shard; use letters, digits, '_', '-' and '.', not {JOINED!r}")
         self.folder, self.name, self.half = Path(folder), name, frozenset(half)
         self.path = self.folder / f"{name}.tar"
         self.size = 0  # bytes so far
@@ -110,11 +102,11 @@ class ShardWriter:
         self._open = contextlib.ExitStack()
         try:
             self._still_wanted = self._open.enter_context(as_worker(self.folder))
-            if index_path(self.path).exists():
-                raise StoreError(f"{self.path}: exists; shards are only ever added, choose another name")
+            self._check_free()
             self._open.callback(self._temporary.unlink, missing_ok=True)
             with self._disk():
-                self._file: BinaryIO = self._open.enter_context(self._temporary.open("wb", buffering=_BUFFER))
+                self._file: BinaryIO = self._temporary.open("wb", buffering=_BUFFER)
+                self._open.callback(self._close)
         except BaseException:
             self._open.close()
             raise
@@ -126,10 +118,10 @@ class ShardWriter:
         if (clip, kind) in self._seen:
             raise FeatureError(f"{kind}/{clip}: added twice to shard {self.name}; give every clip once")
         name = member_name(clip, kind)
-        array = _storable(array, f"{kind}/{clip}", kind in self.half)
+        array = storable(array, f"{kind}/{clip}", kind in self.half)
         layout, frames = layout_of(array)
         values = array.data.cast("B") if array.size else b""
-        head = npy_head(layout, frames)
+        head = form_of(layout, frames).head
         entry = tarfile.TarInfo(name)
         entry.size = len(head) + array.nbytes
         block = entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
@@ -153,16 +145,23 @@ class ShardWriter:
     ) -> None:
         with self._open:
             if kind is not None:
-                with contextlib.suppress(OSError):  # closing flushes: on a full disk that fails once more
-                    self._file.close()
                 return
             if self._broken:
                 raise StoreError(f"{self.path}: not finished, as writing to it failed before; write it again")
             if len(self):
                 self._publish()
 
+    def _check_free(self) -> None:
+        if index_path(self.path).exists() or (self.path.exists() and self.name in listed_shards(self.folder)):
+            raise StoreError(f"{self.path}: exists; shards are only ever added, choose another name")
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # it flushes: on a full disk that fails once more
+            self._file.close()
+
     def _publish(self) -> None:
         self._still_wanted()
+        self._check_free()
         with self._disk():
             self._file.write(bytes(2 * BLOCK))  # how a tar ends
             self._file.flush()
@@ -171,7 +170,8 @@ class ShardWriter:
             os.replace(self._temporary, self.path)
             try:
                 write_index(index_path(self.path), index_table(self._entries, shard))
-            except BaseException:
+            except BaseException:  # a stop signal, too, even when the index is there already
+                index_path(self.path).unlink(missing_ok=True)
                 self.path.unlink(missing_ok=True)
                 raise
 
@@ -186,7 +186,12 @@ class ShardWriter:
 
 
 def index_path(tar: Path) -> Path:
-    return tar.with_suffix(".arrow")
+    return tar.with_name(f"{tar.name.removesuffix('.tar')}.arrow")
+
+
+def listed_shards(folder: Path) -> set[str]:
+    """Names of the shards that a joint index lists. Raises StoreError if one cannot be read."""
+    return {shard.name for path in folder.glob(f"{JOINED}*.arrow") for shard in read_index(path)[1]}
 
 
 def index_table(entries: Entries, shard: Shard) -> pa.Table:
@@ -217,85 +222,32 @@ def write_index(path: Path, table: pa.Table) -> None:
 
 
 def read_index(path: Path) -> tuple[pa.Table, list[Shard]]:
-    """The rows of an index file and the shards they lie in. Raises StoreError if it is none, OSError if it cannot be
-    read."""
+    """The rows of an index file, memory-mapped, and the shards they lie in. Raises StoreError if it is none."""
     try:
-        with pa.OSFile(str(path)) as source:
+        with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
+        table.validate(full=True)  # a damaged file could name text that lies outside it
         metadata = table.schema.metadata or {}
         if int(metadata[b"format"]) != FORMAT:
             raise StoreError(f"{path}: format {metadata[b'format'].decode()}, expected {FORMAT}; update this package")
         shards = [Shard(str(name), int(size), int(made)) for name, size, made in json.loads(metadata[b"shards"])]
-        return table.cast(SCHEMA.with_metadata(metadata)), shards
-    except (pa.ArrowInvalid, KeyError, ValueError, TypeError) as error:
-        raise StoreError(f"{path}: not the index of a shard ({error}); see `check`") from error
+        for shard in shards:
+            if not _NAME.fullmatch(shard.name):
+                raise ValueError(f"lists a shard {shard.name!r}")
+        table = table.cast(SCHEMA.with_metadata(metadata))
+        for layout in table["layout"].unique().to_pylist():
+            form_of(layout, 1)
+        numbers = table["shard"].to_numpy()
+        if len(table) and not 0 <= numbers.min() <= numbers.max() < len(shards):
+            raise ValueError(f"names a shard beyond the {len(shards)} it lists")
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: not the index of a shard ({error})") from error
+    return table, shards
 
 
-def key_of(clip: str) -> int:
-    """64 bits that stand for a clip's name in a sorted index."""
-    return int.from_bytes(key_bytes(clip), "little")
-
-
-def key_bytes(clip: str) -> bytes:
-    return blake2b(clip.encode(), digest_size=8).digest()
-
-
-def member_name(clip: str, kind: str) -> str:
-    """Name of an array in the tar. Raises UnsafePathError for a clip or kind that is no plain path below its folder,
-    FeatureError for one that is not written the shortest way or is not valid Unicode."""
-    for what, name in (("clip", clip), ("kind", kind)):
-        if str(inside(Path(), name)) != name:
-            raise FeatureError(f"{what} {name!r}: expected {str(inside(Path(), name))!r}")
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise FeatureError(f"{what} {name!r}: not valid Unicode; rename its files") from None
-    return name_bytes(clip, kind).decode()
-
-
-def name_bytes(clip: str, kind: str) -> bytes:
-    """The same, unchecked."""
-    return f"{_escaped(clip)}.{_escaped(kind).replace('/', '%2F')}.npy".encode()
-
-
-def _escaped(name: str) -> str:
-    return _SPECIAL.sub(lambda found: f"%{ord(found[0]):02X}", name) if "." in name or "%" in name else name
-
-
-def name_offset(member: str | bytes) -> int:
-    """Bytes from a member's name to its first byte: a long name lies in blocks of its own before the header."""
-    length = len(member)
-    if length <= tarfile.LENGTH_NAME:
-        return BLOCK
-    return BLOCK + -(-(length + 1) // BLOCK) * BLOCK
-
-
-def layout_of(array: np.ndarray) -> tuple[str, int]:
-    """Dtype and shape without its first number, such as `<f4 *,80`; and that first number."""
-    if array.ndim == 0:
-        return array.dtype.str, 1
-    return f"{array.dtype.str} {','.join(['*', *map(str, array.shape[1:])])}", array.shape[0]
-
-
-@lru_cache(maxsize=1 << 16)
-def unpacked(layout: str, frames: int) -> tuple[np.dtype, tuple[int, ...], int]:
-    """dtype, shape and bytes of an array, from what `layout_of` gave. Raises ValueError for anything else."""
-    dtype, _, dimensions = layout.partition(" ")
-    shape = (frames, *map(int, dimensions.split(",")[1:])) if dimensions else ()
-    kind = np.dtype(dtype)
-    return kind, shape, int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-
-
-@lru_cache(maxsize=1 << 16)
-def npy_head(layout: str, frames: int) -> bytes:
-    """What a .npy file holds before the values: format 1.0, padded to 64 bytes."""
-    dtype, shape, _ = unpacked(layout, frames)
-    text = f"{{'descr': {dtype.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
-    padding = -(10 + len(text) + 1) % 64
-    return b"\x93NUMPY\x01\x00" + (len(text) + padding + 1).to_bytes(2, "little") + f"{text}{' ' * padding}\n".encode()
-
-
-def _storable(array: np.ndarray, name: str, half: bool) -> np.ndarray:
+def storable(array: np.ndarray, name: str, half: bool) -> np.ndarray:
     """C order, little endian; float16 if `half` and floating point."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":

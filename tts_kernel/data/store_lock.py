@@ -1,64 +1,47 @@
 """One job at a time writes to a feature folder, with as many workers as it likes.
 
-`.job` is locked by the job (flock, so a job that died holds nothing) and says who that is; `.workers` is shared by all
-shards that are being written, so the next job waits for workers that outlived theirs before it cleans up.
+A job that died holds nothing. The next one waits for workers that outlived it, then removes what they left unfinished.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import itertools
 import json
 import logging
-import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-JOB, WORKERS = ".job", ".workers"
-_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+from tts_kernel.data.folder_lock import JOB, WORKERS, StoreError, locked
+from tts_kernel.data.shards import TEMPORARY, index_path, listed_shards
+
+__all__ = ["JOB", "WORKERS", "StoreError", "free_names", "locked", "writing"]
 
 log = logging.getLogger(__name__)
-
-
-class StoreError(RuntimeError):
-    """A feature folder that cannot be written or trusted."""
 
 
 @contextmanager
 def writing(folder: Path, job: str, wait: float = 60.0) -> Iterator[None]:
     """The right to write to `folder`, for a whole job and its workers.
 
-    Waits up to `wait` seconds for workers that an earlier job left behind.
+    Waits up to `wait` seconds for workers that an earlier job left behind, and removes files that were not finished.
     Raises StoreError, naming the other job, if one is writing there.
     """
     _prepare(folder)
     with locked(folder / JOB, fcntl.LOCK_EX) as (handle, got):
         if not got:
             raise StoreError(f"{folder}: {_owner(handle)} is writing here; wait until it ends, or stop it")
-        _describe(handle, job)
+        with suppress(OSError):  # on a full disk only the next job's message lacks something
+            _describe(handle, job)
         try:
-            _outlive_workers(folder, wait)
+            _clean_up(folder, wait)
             yield
         finally:
             os.ftruncate(handle, 0)
-
-
-@contextmanager
-def as_worker(folder: Path) -> Iterator[Callable[[], None]]:
-    """Marks that something is being written; gives a function that raises StoreError if the job has died meanwhile."""
-    parent = multiprocessing.parent_process()
-
-    def still_wanted() -> None:
-        if parent is not None and not parent.is_alive():
-            raise StoreError(f"{folder}: the job that started this worker has died; nothing more is written")
-
-    with locked(folder / WORKERS, fcntl.LOCK_SH, patient=True):
-        yield still_wanted
 
 
 def free_names(folder: Path, stem: str) -> Iterator[str]:
@@ -67,16 +50,17 @@ def free_names(folder: Path, stem: str) -> Iterator[str]:
     return (name for name in (f"{stem}-{number:06d}" for number in itertools.count(1)) if name not in taken)
 
 
-def _outlive_workers(folder: Path, wait: float) -> None:
+def _clean_up(folder: Path, wait: float) -> None:
     until, told = time.monotonic() + wait, False
     while True:
         with locked(folder / WORKERS, fcntl.LOCK_EX) as (_, alone):
             if alone:
-                return
+                return remove_unfinished(folder)
         if time.monotonic() >= until:
+            files = sorted(path.name for path in folder.iterdir() if TEMPORARY.fullmatch(path.name))
             raise StoreError(
-                f"{folder}: workers of an earlier job are still writing; stop the processes named in "
-                f"{', '.join(sorted(path.name for path in folder.glob('.*.tmp'))) or 'none'} (.<shard>.<pid>.tmp)"
+                f"{folder}: workers of an earlier job are still writing ({', '.join(files) or 'no file yet'}); "
+                "stop the processes whose ids these names hold, or wait until they end"
             )
         if not told:
             log.warning("%s: waiting for workers of an earlier job", folder)
@@ -84,30 +68,23 @@ def _outlive_workers(folder: Path, wait: float) -> None:
         time.sleep(0.05)
 
 
-@contextmanager
-def locked(path: Path, how: int, patient: bool = False) -> Iterator[tuple[int, bool]]:
-    """The file's handle, and whether the lock was got."""
+def remove_unfinished(folder: Path) -> None:
+    """Remove half-written files, and shards without an index: their job died between the two."""
+    for path in folder.iterdir():
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    alone = [path for path in folder.glob("*.tar") if not index_path(path).exists()]
+    if not alone:
+        return
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise StoreError(f"{path.parent}: cannot be written ({error.strerror})") from error
-    got = False
-    try:
-        try:
-            fcntl.flock(handle, how if patient else how | fcntl.LOCK_NB)
-            got = True
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
-            log.warning("%s: this file system has no locks; let only one job write there", path.parent)
-            got = True
-        yield handle, got
-    finally:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_UN)  # closing is not enough where a forked child has the handle, too
-        os.close(handle)
+        finished = listed_shards(folder)
+    except StoreError as error:  # what it lists is not to be taken for unfinished
+        log.warning("%s; %d shards without an index of their own stay", error, len(alone))
+        return
+    for path in alone:
+        if path.stem not in finished:
+            log.warning("%s: removed, as it has no index: the job that wrote it died before it was finished", path)
+            path.unlink(missing_ok=True)
 
 
 def _prepare(folder: Path) -> None:

@@ -1,0 +1,57 @@
+"""Small feature folders."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tts_kernel.data.shards import ShardWriter, index_path, read_index, write_index
+
+
+def write_shard(folder: Path, name: str, arrays: Mapping[str, np.ndarray], half: tuple[str, ...] = ()) -> Path:
+    """A shard of `{"kind/clip": array}`; the kind is what comes before the first slash."""
+    with ShardWriter(folder, name, half) as shard:
+        for path, array in arrays.items():
+            kind, _, clip = path.partition("/")
+            shard.add(clip, kind, array)
+    return folder / f"{name}.tar"
+
+
+def save_all(root: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """The same as .npy files."""
+    for path, array in arrays.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        np.save(root / f"{path}.npy", array)
+
+
+def edit_index(tar: Path, column: str, values: list[int]) -> None:
+    """Replace a column of a shard's index."""
+    table, _ = read_index(index_path(tar))
+    number = table.schema.get_field_index(column)
+    changed = table.set_column(number, table.schema.field(number), pa.array(values, table.schema.field(number).type))
+    write_index(index_path(tar), changed.replace_schema_metadata(table.schema.metadata))
+
+
+def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    assert found.shape == expected.shape
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
