@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -15,28 +16,34 @@ from benchmarks.data.manifest import Pair, parse_lines
 from benchmarks.data.measure import Figures, Stopwatch, compare, measure
 from benchmarks.data.ordering import FRAMES_PER_SECOND
 from benchmarks.data.result import Result, Sizes, more
-from benchmarks.data.store import LATENTS, WIDTH
+from benchmarks.data.sampling import plan_of
+from benchmarks.data.store import LATENTS, WIDTH, make_arrays
 
+MEL_MANIFEST = "gpt_pairs_train_mel.jsonl"
 BATCH_SIZE = 16
 WARM_UP = 10  # batches before the clock starts: workers, caches
-MELS = 3000  # clips with a mel, at most: 0.24 MB each
+CLIPS = 4000  # at most, each with a mel: 0.4 MB of files
+BATCHES = 300
 
 
-def make_manifests(data: str, clips: int, batches: int) -> Figures:
-    """Beside the arrays of benchmarks/data/store.py: a manifest, a mel for its first clips, and their manifest."""
+def make_data(data: str, half: str, clips: int) -> Figures:
+    """`data` as the guide's tools write it (float32), then packed as it is; `half` the same packed as float16."""
     from tts_kernel.data.ordering import order_mel_first
     from tts_kernel.data.pack import pack
 
     made, root = make_clips(clips), Path(data)
-    write_lines(root / "gpt_pairs_train.jsonl", make_rows(made, clips * PAIRS_PER_TARGET))
+    make_arrays(data, clips, "float32")
     generator = np.random.default_rng(5)
-    (root / "mel").mkdir(exist_ok=True)
-    for clip, seconds in zip(made.ids.to_pylist()[:MELS], made.seconds[:MELS], strict=True):
+    (root / "mel").mkdir()
+    for clip, seconds in zip(made.ids.to_pylist(), made.seconds, strict=True):
         frames = round(seconds * FRAMES_PER_SECOND)
         np.save(root / "mel" / f"{clip}.npy", generator.standard_normal((frames, 80), dtype=np.float32))
-    pack(root)
+    write_lines(root / "gpt_pairs_train.jsonl", make_rows(made, clips * PAIRS_PER_TARGET))
     order_mel_first(root)
-    return {"batches": batches}
+    shutil.copytree(root, half, copy_function=os.link)
+    pack(root)
+    pack(Path(half), half=("mel", "condition"))
+    return {"files": clips * 5}
 
 
 def per_second(batches: Iterable[Any], count: int) -> Figures:
@@ -64,10 +71,10 @@ class Rows:
         pair = self.pairs[number]
         return {
             "id": pair.id,
-            "text": torch.from_numpy(np.load(pair.text_ids_path)).long(),
-            "codes": torch.from_numpy(np.load(pair.codes_path)).long(),
-            "condition": torch.from_numpy(np.load(pair.condition_path)).float(),
-            "emotion": torch.from_numpy(np.load(self.emotion(pair))).float(),
+            "text": torch.from_numpy(np.load(pair.text_ids_path).astype(np.int64, copy=False)),
+            "codes": torch.from_numpy(np.load(pair.codes_path).astype(np.int64, copy=False)),
+            "condition": torch.from_numpy(np.load(pair.condition_path).astype(np.float32, copy=False)),
+            "emotion": torch.from_numpy(np.load(self.emotion(pair)).astype(np.float32, copy=False)),
         }
 
 
@@ -97,10 +104,7 @@ def plain(data: str, emotion: str, workers: int, count: int) -> Figures:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    name = "gpt_pairs_train_mel.jsonl" if emotion == "mel" else "gpt_pairs_train.jsonl"
-    pairs = parse_lines(Path(data) / name)
-    if emotion == "mel":
-        pairs = [pair for pair in pairs if pair.mel_path is not None]
+    pairs = parse_lines(Path(data) / MEL_MANIFEST)
     rows = Rows(pairs, plain_mel if emotion == "mel" else plain_vector)
     loader: DataLoader[Any] = DataLoader(rows, BATCH_SIZE, shuffle=True, num_workers=workers, collate_fn=collate)  # type: ignore[arg-type]
     return per_second(loader, count)
@@ -112,36 +116,38 @@ def ours(data: str, emotion: str, workers: int, count: int) -> Figures:
     from tts_kernel.data.batch import Limits, PairDataset
     from tts_kernel.data.loader import BatchLoader, LoaderSettings
     from tts_kernel.data.manifest import read_manifest
-    from tts_kernel.data.ordering import available_prefix
-    from tts_kernel.data.sampler import BatchPlan, Position
+    from tts_kernel.data.sampler import Position
 
     torch.set_num_threads(1)
-    name = "gpt_pairs_train_mel.jsonl" if emotion == "mel" else "gpt_pairs_train.jsonl"
-    manifest = read_manifest(Path(data) / name)
-    available = available_prefix(manifest) if emotion == "mel" else len(manifest)
-    lengths = manifest.numbers("target_text_len") + manifest.numbers("target_code_len")
-    plan = BatchPlan(np.arange(len(manifest)), lengths, available=available, batch_size=BATCH_SIZE)
+    manifest = read_manifest(Path(data) / MEL_MANIFEST)
     limits = Limits(12_000, 8194, 600, 1815, (LATENTS, WIDTH), 1024, 80)
     speakers = np.zeros(len(manifest), dtype=np.int64)
     rows = PairDataset(manifest, limits, speakers, "mel" if emotion == "mel" else "stored", speaker="stored")
-    return per_second(BatchLoader(rows, plan, LoaderSettings(num_workers=workers)).batches(Position()), count)
+    return per_second(
+        BatchLoader(rows, plan_of(manifest), LoaderSettings(num_workers=workers)).batches(Position()), count
+    )
 
 
 TITLE = "Loading"
 METHOD = """Padded batches of 16 from a `DataLoader`, every file in the page cache, one torch thread per process. The
-plain way keeps a record per row, reads four .npy per item, shuffles, and pads in its collate function; ours takes the
-same rows from the packed store in buckets of equal length, and checks every array's type, shape, range and
-finiteness. With stored conditions: text, codes, condition, emotion vector; with mels: text, codes, condition, mel."""
+plain way is the guide's: a record per row, four .npy per item (float32), shuffled, padded in the collate function, nothing
+checked but that the file can be read. Ours takes the same rows from the packed store in buckets of equal length, and
+checks every array's type, shape, range and finiteness. Stages 1 and 3 read text, codes, condition and emotion vector;
+stage 2 a mel instead of the vector."""
 
 
 def run(sizes: Sizes) -> list[Result]:
-    data = sizes.folder / "store"
-    count = min(300, min(sizes.clips, MELS) * PAIRS_PER_TARGET // BATCH_SIZE - WARM_UP)
-    measure(make_manifests, 1, data=data, clips=sizes.clips, batches=count)
+    clips = min(sizes.clips, CLIPS)
+    count = min(BATCHES, clips * PAIRS_PER_TARGET // BATCH_SIZE - WARM_UP)
+    data, half = (sizes.folder / "loading" / name for name in ("single", "half"))
+    measure(make_data, 1, data=data, half=half, clips=clips)
     results = []
-    for what, emotion in (("stored conditions", "stored"), ("mels", "mel")):
+    for stage, emotion in (("stages 1 and 3", "stored"), ("stage 2", "mel")):
         for workers in (0, min(2, os.cpu_count() or 1)):
-            common = {"data": data, "emotion": emotion, "workers": workers, "count": count}
-            loop, planned = (run["per_second"] for run in compare([plain, ours], sizes.repeats, **common))
-            results.append(more(f"batches, {what}, {workers} workers", loop, planned, at_least=2.5))
+            common = {"emotion": emotion, "workers": workers, "count": count}
+            what = f"batches, {stage}, {workers} workers"
+            loop, planned = (run["per_second"] for run in compare([plain, ours], sizes.repeats, data=data, **common))
+            smaller = measure(ours, sizes.repeats, data=half, **common)["per_second"]
+            results.append(more(what, loop, planned, at_least=2.5))
+            results.append(more(f"{what}, stored as float16", loop, smaller))
     return results

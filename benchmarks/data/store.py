@@ -17,11 +17,11 @@ KINDS = ("text_ids", "codes", "condition", "emo_vec")
 LATENTS, WIDTH = 32, 1280  # of the guide's GPT
 
 
-def make_arrays(data: str, clips: int) -> Figures:
-    """Four .npy files per clip, of the guide's shapes; conditions as float16."""
+def make_arrays(data: str, clips: int, condition_dtype: str = "float16") -> Figures:
+    """Four .npy files per clip, of the guide's shapes."""
     generator = np.random.default_rng(3)
     made = make_clips(clips)
-    condition = generator.standard_normal((LATENTS, WIDTH)).astype(np.float16)
+    condition = generator.standard_normal((LATENTS, WIDTH)).astype(condition_dtype)
     vector = generator.standard_normal(WIDTH, dtype=np.float32)
     for kind in KINDS:
         os.makedirs(f"{data}/{kind}", exist_ok=True)

@@ -77,7 +77,6 @@ def test_float16_is_judged_by_losses_of_the_same_run_on_both_stores(
     checkpoint.rename(demo / CHECKPOINT)
     monkeypatch.setattr("tts_kernel.recipes.indextts2.demo.open_demo", lambda train: demo)
     results = bench.halves.run(Sizes(tmp_path, repeats=1))
-    assert not list((tmp_path / "halves" / "half" / "mel").glob("*.npy"))
     losses = [(float(result.plain), float(result.ours)) for result in results if "loss" in result.what]
     assert len(losses) == 3
     assert all(abs(half / single - 1) < 0.01 for single, half in losses[:2])

@@ -7,10 +7,15 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from tts_kernel.data import shard_index
+from tts_kernel.data.features import Features
+from tts_kernel.data.shard_format import FeatureError
 from tts_kernel.data.shards import ShardWriter, index_path, read_index, write_index
 
 
@@ -55,3 +60,35 @@ def files_end_at(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def mel(value: float, frames: int = 4) -> np.ndarray:
+    return np.full((frames, 3), value, dtype=np.float32)
+
+
+class Store:
+    """A data folder whose features are added bit by bit."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.folder = root, root / "features"
+        self.root.mkdir()
+        self.merges = 0  # how often an index was merged
+        real = shard_index._merge
+
+        def counted(*arguments: Any) -> shard_index.Index:
+            self.merges += 1
+            return real(*arguments)
+
+        monkeypatch.setattr(shard_index, "_merge", counted)
+        monkeypatch.setenv("TTS_KERNEL_CACHE", str(root.parent / "cache"))
+
+    def add(self, name: str, arrays: dict[str, np.ndarray]) -> Path:
+        return write_shard(self.folder, name, arrays)
+
+    def value(self, path: str) -> float:
+        return float(Features(self.root).read([path])[0].reshape(-1)[0])
+
+    def refusal(self, path: str, verify: bool = False) -> str:
+        with pytest.raises(FeatureError) as caught:
+            Features(self.root, verify=verify).read([path])
+        return str(caught.value)

@@ -6,8 +6,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -146,20 +144,10 @@ def missing_features(data: PairDataset, rows: np.ndarray) -> list[str]:
     problems = []
     pairs = data.manifest.take(rows)
     for column in data.columns():
-        names = pairs.strings(column)
-        clips = pc.replace_substring_regex(names, r"^.*/|\.npy$", "")
-        kinds = pc.replace_substring_regex(names, r"/[^/]*$", "")
-        there = np.zeros(len(rows), dtype=bool)
-        for kind in pc.unique(kinds).to_pylist():
-            own = np.flatnonzero(pc.equal(kinds, kind).to_numpy())
-            if kind in data.features.kinds:
-                there[own] = data.features.exists(kind, clips.take(pa.array(own)))
-            else:
-                paths = names.take(pa.array(own)).to_pylist()
-                there[own] = [(data.manifest.root / path).is_file() for path in paths]
-        for row in np.flatnonzero(~there):
+        names = pairs.strings(column).to_pylist()
+        for row in np.flatnonzero(~data.features.has(names)):
             where = f"{data.manifest.path}:{data.manifest.line(rows[row])}"
-            problems.append(f"{where}: {column}: {names[int(row)].as_py()} does not exist")
+            problems.append(f"{where}: {column}: {names[row]} does not exist")
     return problems
 
 

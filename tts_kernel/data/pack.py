@@ -75,7 +75,8 @@ def pack(
     delete_source: bool = False,
 ) -> PackReport:
     """Pack `root/<kind>/<clip>.npy` into `root/features/`; without `kinds`, those of KINDS that are there. `half` names
-    the kinds to be stored as float16.
+    the kinds to be stored as float16. With 4096 clips in each, 5.48 million make 1,339 shards: 2,678 files with the
+    indices, half of that after `compact`.
 
     `delete_source` removes a file when its array is on the disk, was read back from there and holds the same values.
     Raises StoreError if another job writes there or the disk is full, ValueError if a setting is out of range.

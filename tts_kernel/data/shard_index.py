@@ -161,13 +161,7 @@ def _load(folder: Path, places: list[Path], listing: Listing) -> Index | None:
                 facts["files"],
                 facts["problems"],
             )
-        except (
-            OSError,
-            KeyError,
-            TypeError,
-            ValueError,
-            pa.ArrowException,
-        ) as error:  # none, torn, or being replaced: merge anew
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:  # none, torn, or replaced
             log.debug("%s: no index (%s)", place, error)
     return None
 
