@@ -31,7 +31,7 @@ def make_tiny(
     latents: tuple[int, int] = (4, 64),
     seed: int = 7,
 ) -> Path:
-    """A data folder as data/demo.py documents it, with random arrays instead of speech and every optional feature.
+    """A data folder as data/demo/corpus.py documents it, random arrays instead of speech, with every optional feature.
     Clips are 6 to 15 code frames long; speakers are sp0, sp1, ... and their clips sp0_0, sp0_1, ..."""
     random = np.random.default_rng(seed)
     for name in ("mel", "codes", "semantic", "text_ids", "condition", "emo_vec"):

@@ -18,7 +18,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EDITABLE = ".[demo,lab,ray,dask,dev]"
-MUST_BE_FOUND = ("tts_kernel", "torch", "papermill", "jupyterlab", "ray", "distributed", "pytest", "ruff", "mypy")  # one or more per extra
+MUST_BE_FOUND = (
+    "tts_kernel",
+    "torch",
+    "papermill",
+    "jupyterlab",
+    "ray",
+    "distributed",
+    "pytest",
+    "ruff",
+    "mypy",
+)  # one or more per extra
 
 
 def venv_python(root: Path) -> Path:

@@ -31,8 +31,8 @@ def copy_demo(folder: str) -> Figures:
 
 def store_again(data: Path, half: Collection[str]) -> Path:
     """A newer shard is what readers take, whatever older ones and .npy files hold."""
-    from tts_kernel.data.features import FOLDER, Features
-    from tts_kernel.data.shards import ShardWriter
+    from tts_kernel.data.features import ShardWriter
+    from tts_kernel.data.features.features import FOLDER, Features
 
     features = Features(data)
     with ShardWriter(data / FOLDER, "again-000001", half=half) as shard:

@@ -28,8 +28,8 @@ BATCHES = 300
 
 def make_data(data: str, half: str, clips: int) -> Figures:
     """`data` as the guide's tools write it (float32), then packed as it is; `half` the same packed as float16."""
+    from tts_kernel.data.features.pack import pack
     from tts_kernel.data.ordering import order_mel_first
-    from tts_kernel.data.pack import pack
 
     made, root = make_clips(clips), Path(data)
     make_arrays(data, clips, "float32")
@@ -130,10 +130,10 @@ def ours(data: str, emotion: str, workers: int, count: int) -> Figures:
 
 TITLE = "Loading"
 METHOD = """Padded batches of 16 from a `DataLoader`, every file in the page cache, one torch thread per process. The
-plain way is the guide's: a record per row, four .npy per item (float32), shuffled, padded in the collate function, nothing
-checked but that the file can be read. Ours takes the same rows from the packed store in buckets of equal length, and
-checks every array's type, shape, range and finiteness. Stages 1 and 3 read text, codes, condition and emotion vector;
-stage 2 a mel instead of the vector."""
+plain way is the guide's: a record per row, four .npy per item (float32), shuffled, padded in the collate function,
+unchecked. Ours takes the same rows from the packed store in buckets of equal length, and checks every array's type,
+shape, range and finiteness. Stages 1 and 3 read text, codes, condition and emotion vector; stage 2 a mel instead of
+the vector."""
 
 
 def run(sizes: Sizes) -> list[Result]:

@@ -81,7 +81,7 @@ def json_alone(path: str) -> Figures:
 
 def ours(path: str) -> Figures:
     from tts_kernel.data.manifest import read_manifest
-    from tts_kernel.data.manifest_cache import places
+    from tts_kernel.data.manifest.cache import places
 
     for place in places(Path(path)):
         place.unlink(missing_ok=True)

@@ -61,8 +61,8 @@ def plain(data: str) -> Figures:
 
 def forget(data: str) -> Figures:
     """As if the folder had just been copied here: no import, no order, no mel read."""
-    from tts_kernel.data.manifest_cache import places
-    from tts_kernel.data.npy_files import SHAPES
+    from tts_kernel.data.features.npy_files import SHAPES
+    from tts_kernel.data.manifest.cache import places
     from tts_kernel.data.ordering import MEL_MANIFEST
 
     for source in (Path(data) / "gpt_pairs_train.jsonl", Path(data) / MEL_MANIFEST):

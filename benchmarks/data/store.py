@@ -37,7 +37,7 @@ def make_arrays(data: str, clips: int, condition_dtype: str = "float16") -> Figu
 
 
 def pack_arrays(data: str) -> Figures:
-    from tts_kernel.data.pack import pack
+    from tts_kernel.data.features.pack import pack
 
     with Stopwatch() as whole:
         pack(Path(data))
@@ -106,7 +106,7 @@ def on_disk(folders: list[Path]) -> tuple[int, float]:
 
 def packed_files(store: Path, clips: int) -> int:
     """Files of a store of so many clips: two per shard of `pack`'s default size, and what a store has once."""
-    from tts_kernel.data.pack import pack
+    from tts_kernel.data.features.pack import pack
 
     shards = len(list(store.rglob("*.tar")))
     others = sum(path.is_file() for path in store.rglob("*")) - 2 * shards

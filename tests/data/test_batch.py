@@ -13,9 +13,9 @@ import torch
 from tests.conftest import CorpusMaker
 from tests.tiny import read_rows, write_rows
 from tts_kernel.data.batch import MIN_FRAMES, FeatureError, Limits, PairDataset, labels, missing_features
+from tts_kernel.data.features import ShardWriter
 from tts_kernel.data.manifest import read_manifest
 from tts_kernel.data.sampler import PlannedBatch, Position
-from tts_kernel.data.shards import ShardWriter
 
 LIMITS = Limits(
     num_text_tokens=50,

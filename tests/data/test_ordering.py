@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.tiny import read_rows, write_rows
+from tts_kernel.data.features import ShardWriter
 from tts_kernel.data.manifest import ManifestError, read_manifest
 from tts_kernel.data.ordering import MEL_MANIFEST, available_prefix, mel_first, order_mel_first
-from tts_kernel.data.shards import ShardWriter
 
 SOURCE = "gpt_pairs_train.jsonl"
 
@@ -229,6 +229,8 @@ def test_packed_mels_count_as_mels_in_files_do(mels: Mels) -> None:
 def test_ordering_again_reads_no_manifest_text(mels: Mels, monkeypatch: pytest.MonkeyPatch) -> None:
     mels.come(*mels.clips[:5])
     order_mel_first(mels.data)
-    monkeypatch.setattr("tts_kernel.data.manifest.import_lines", lambda *a: pytest.fail("a manifest was parsed"))
+    monkeypatch.setattr(
+        "tts_kernel.data.manifest.manifest.import_lines", lambda *a: pytest.fail("a manifest was parsed")
+    )
     monkeypatch.setattr("tts_kernel.data.ordering.write_manifest", lambda *a: pytest.fail("a manifest was written"))
     assert order_mel_first(mels.data).stayed == 10

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tts_kernel.data.demo_text import SENTENCES
+from tts_kernel.data.demo.sentences import SENTENCES
 from tts_kernel.text.language import (
     CLASSES,
     CONTROL,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -144,8 +145,9 @@ def missing_features(data: PairDataset, rows: np.ndarray) -> list[str]:
     problems = []
     pairs = data.manifest.take(rows)
     for column in data.columns():
-        names = pairs.strings(column).to_pylist()
-        for row in np.flatnonzero(~data.features.has(names)):
+        filled = np.flatnonzero(pairs.has(column))
+        names = dict(zip(filled, pairs.strings(column).take(pa.array(filled)).to_pylist(), strict=True))
+        for row in filled[~data.features.has(list(names.values()))]:
             where = f"{data.manifest.path}:{data.manifest.line(rows[row])}"
             problems.append(f"{where}: {column}: {names[row]} does not exist")
     return problems

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tts_kernel.data.features import FeatureError, Features
-from tts_kernel.data.manifest import Manifest, read_manifest, write_manifest
-from tts_kernel.data.pair_schema import ManifestError, PathRule
+from tts_kernel.data.manifest import Manifest, ManifestError, PathRule, read_manifest, write_manifest
 
 MEL_MANIFEST = "gpt_pairs_train_mel.jsonl"
 _MEL = PathRule("mel/", "target_id", ".npy", where="target_mel_len")

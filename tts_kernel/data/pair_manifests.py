@@ -22,8 +22,8 @@ from tts_kernel.data import corpora
 from tts_kernel.data.corpora.__main__ import KINDS
 from tts_kernel.data.features import Features
 from tts_kernel.data.manifest import Manifest, write_manifest
-from tts_kernel.data.manifest_import import KEY
-from tts_kernel.data.pair_schema import FEW_VALUES, ManifestError, PathRule
+from tts_kernel.data.manifest.fields import FEW_VALUES, ManifestError, PathRule
+from tts_kernel.data.manifest.importing import KEY
 from tts_kernel.data.pairs import CODES, TEXT, Paired, PairError, PairLimits, make_pairs
 from tts_kernel.data.split import HoldOutBy, held_units, leaks, recordings
 from tts_kernel.data.string_keys import string_keys

@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tts_kernel.data.manifest import Manifest
-from tts_kernel.data.pair_schema import ManifestError
+from tts_kernel.data.manifest import Manifest, ManifestError
 from tts_kernel.data.string_keys import string_keys
 
 HoldOutBy = Literal["clip", "recording", "speaker"]

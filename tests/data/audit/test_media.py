@@ -153,7 +153,7 @@ def test_a_duration_field_is_believed(tiny_corpus: Path) -> None:
 
 
 def test_packed_features_are_audited_like_files(make_tiny_corpus: CorpusMaker) -> None:
-    from tts_kernel.data.shards import ShardWriter
+    from tts_kernel.data.features import ShardWriter
 
     folder = make_tiny_corpus()
     path = folder / "mel" / "sp2_1.npy"

@@ -10,7 +10,7 @@ from tests.audited import audit_of, change_rows, named
 from tests.conftest import CorpusMaker
 from tests.tiny import read_rows
 from tts_kernel.data.audit import Report
-from tts_kernel.data.demo_text import SENTENCES
+from tts_kernel.data.demo.sentences import SENTENCES
 from tts_kernel.text.tokenizer import TextTokenizer, train_tokenizer
 
 MANIFESTS = ("gpt_pairs_train.jsonl", "gpt_pairs_val.jsonl")

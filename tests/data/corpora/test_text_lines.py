@@ -10,7 +10,7 @@ import pytest
 from tests.data.corpora.clips import read, reasons, write_wav
 from tts_kernel.data.corpora import collect
 from tts_kernel.data.corpora.lines import LONGEST
-from tts_kernel.data.jsonl import CHUNK
+from tts_kernel.data.manifest.jsonl import CHUNK
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_line_that_is_too_long_is_dropped_alone(corpus: Path, size: int) -> No
 
 
 def test_line_numbers_hold_across_empty_lines_and_chunks(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tts_kernel.data.jsonl.CHUNK", 64)
+    monkeypatch.setattr("tts_kernel.data.manifest.jsonl.CHUNK", 64)
     imported = melotts(corpus, b"\n" * 50 + b"wavs/a.wav|one|s|KR\n" + b"\n" * 50 + b"bad\n" + b"wavs/b.wav|two|s|KR\n")
     assert ids(imported) == ["a", "b"]
     assert ":102: " in imported.account.drops["malformed line"].examples[0]

@@ -14,7 +14,7 @@ import yaml
 from tests.conftest import CorpusMaker
 from tests.tiny_voice import CONFIG, LATENTS, Bench, differing, make_base
 from tts_kernel.data.batch import FeatureError
-from tts_kernel.data.demo_text import SENTENCES
+from tts_kernel.data.demo.sentences import SENTENCES
 from tts_kernel.data.manifest import ManifestError
 from tts_kernel.data.ordering import order_mel_first
 from tts_kernel.data.speakers import SpeakerMapError

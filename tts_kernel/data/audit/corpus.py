@@ -6,10 +6,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from tts_kernel.data import demo
 from tts_kernel.data.audit.rows import Rows, Split
 from tts_kernel.data.audit.settings import AuditError, AuditSettings
-from tts_kernel.data.demo_faults import open_faulty
+from tts_kernel.data.demo import corpus as demo
+from tts_kernel.data.demo.faults import open_faulty
 from tts_kernel.data.files import UnsafePathError, inside
 from tts_kernel.data.manifest import import_manifest
 from tts_kernel.runs import cache_folder, project_path

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tts_kernel.data.manifest import Manifest
-from tts_kernel.data.pair_schema import Problems
+from tts_kernel.data.manifest import Manifest, Problems
 
 TEXT = pa.large_string()
 SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: keys multiplied by it lie far apart

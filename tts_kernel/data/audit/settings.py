@@ -24,7 +24,7 @@ class AuditSettings:
     """Everything that decides what an audit finds."""
 
     run_name: str = ""  # empty for audit-<UTC time>
-    data: str = ""  # data folder (layout: data/demo.py); empty for the embedded demo corpus
+    data: str = ""  # data folder (layout: data/demo/corpus.py); empty for the embedded demo corpus
     demo_faults: bool = False  # the demo with every kind of fault planted in it
     train_manifest: str = "gpt_pairs_train.jsonl"  # in the data folder
     validation_manifest: str = "gpt_pairs_val.jsonl"  # in the data folder; empty for none

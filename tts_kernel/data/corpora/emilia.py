@@ -33,7 +33,7 @@ from tts_kernel.data.corpora.table import TEXT, Account, CorpusError, Imported, 
 from tts_kernel.data.corpora.unpack import read_tars
 from tts_kernel.data.corpora.walk import AUDIO_SUFFIXES, is_utf8, walk
 from tts_kernel.data.corpora.write import FILE_NAME, Audio, fitting, new_folder, place_audio
-from tts_kernel.data.jsonl import encode, parse
+from tts_kernel.data.manifest.jsonl import encode, parse
 
 Form = Literal["json", "jsonl", "tar"]
 

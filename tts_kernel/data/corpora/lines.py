@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tts_kernel.data.corpora.table import EXAMPLES, TEXT, Account
-from tts_kernel.data.jsonl import read_chunks
+from tts_kernel.data.manifest.jsonl import read_chunks
 
 LONGEST = 1 << 20  # bytes of a line with one utterance
 

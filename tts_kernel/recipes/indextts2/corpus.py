@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tts_kernel.data.batch import PairDataset, missing_features
-from tts_kernel.data.manifest import Manifest, read_manifest
+from tts_kernel.data.manifest import Manifest, ManifestError, read_manifest
 from tts_kernel.data.ordering import MEL_MANIFEST, available_prefix
-from tts_kernel.data.pair_schema import ManifestError
 from tts_kernel.data.speakers import (
     Coverage,
     check_coverage,

@@ -1,6 +1,6 @@
 """The embedded demo as a data folder and a base checkpoint, made on first use and kept.
 
-On top of data/demo.py's corpus it trains a small model by stage 1, whose conditioners then write the stored speaker
+On top of the corpus of data/demo it trains a small model by stage 1, whose conditioners then write the stored speaker
 latents and emotion vectors (condition/, emo_vec/), as a public gpt.pth would for a real corpus.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from tts_kernel.data import demo as corpus
+from tts_kernel.data.demo import corpus
 from tts_kernel.data.features import Features
 from tts_kernel.data.files import save_array
 from tts_kernel.data.manifest import read_manifest

@@ -30,7 +30,7 @@ class Settings:
 
     run_name: str = ""  # empty for indextts2-<UTC time>; an existing run is resumed
     stage: Literal[1, 2, 3] = 2
-    data: str = ""  # corpus folder (layout: data/demo.py); empty for the embedded demo corpus
+    data: str = ""  # corpus folder (layout: data/demo/corpus.py); empty for the embedded demo corpus
     train_manifest: str = "gpt_pairs_train_mel.jsonl"
     validation_manifest: str = "gpt_pairs_val.jsonl"
     validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # of clips, held out of train_manifest instead
