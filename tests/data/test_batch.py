@@ -126,9 +126,13 @@ def test_half_precision_and_small_integers_are_read(pairs: Pairs) -> None:
     mel, codes = pairs.file("target_mel_path"), pairs.file("target_codes_path")
     np.save(mel, np.load(mel).astype(np.float16))
     np.save(codes, np.load(codes).astype(np.uint16))
-    batch = pairs.dataset()[PlannedBatch(np.array([0]), AFTER)]
+    stored = pairs.dataset()[PlannedBatch(np.array([0]), AFTER)]
+    batch = stored.to(torch.device("cpu"))
+    assert stored.emotion_features is not None
     assert batch.emotion_features is not None
+    assert stored.emotion_features.dtype == torch.float16, "half the bytes travel to the device"
     assert (batch.emotion_features.dtype, batch.codes.dtype) == (torch.float32, torch.int64)
+    np.testing.assert_array_equal(batch.emotion_features[0], np.load(mel))
     np.testing.assert_array_equal(batch.codes[0], np.load(codes))
 
 

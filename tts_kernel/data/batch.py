@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from tts_kernel.data.features import FeatureError, Features
@@ -24,8 +25,8 @@ MIN_FRAMES = 3  # the conformers halve their input without padding: fewer frames
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch, padded with zeros behind each row's length. Exactly one of the two emotion forms and one of the two
-    speaker forms is there."""
+    """One batch, padded with zeros behind each row's length; half precision as stored, until `to` a device. Exactly one
+    of the two emotion forms and one of the two speaker forms is there."""
 
     ids: list[str]
     text_tokens: Tensor  # (batch, tokens) int64
@@ -42,11 +43,12 @@ class Batch:
     position: Position | None = None  # where the sampler goes on after this batch
 
     def to(self, device: torch.device) -> Batch:
-        moved = {
-            item.name: getattr(self, item.name).to(device, non_blocking=True)
-            for item in fields(self)
-            if isinstance(getattr(self, item.name), Tensor)
-        }
+        """On the device, where half precision becomes float32."""
+        moved: dict[str, Any] = {}
+        for item in fields(self):
+            if isinstance(value := getattr(self, item.name), Tensor):
+                value = value.to(device, non_blocking=True)
+                moved[item.name] = value.float() if value.dtype == torch.float16 else value
         return replace(self, **moved)
 
     def pin_memory(self) -> Batch:
@@ -94,26 +96,33 @@ class PairDataset(Dataset[Batch]):
         return ["target_text_ids_path", "target_codes_path", speaker[self.speaker], emotion[self.emotion]]
 
     def __getitem__(self, planned: PlannedBatch) -> Batch:
-        rows, limits = planned.rows, self.limits
+        rows, limits, emotion = planned.rows, self.limits, self.emotion
         pairs = self.pairs.take(rows)
         names = [self._paths(pairs, column, rows) for column in self.columns()]
-        arrays = self.features.read([name for column in names for name in column])
-        found = [
-            [(f"{self.manifest.root}/{name}", array) for name, array in zip(column, arrays[start:], strict=False)]
-            for column, start in zip(names, range(0, len(arrays), len(rows)), strict=True)
-        ]
-        text = [as_ids(*item, limits.num_text_tokens, limits.max_text_tokens, "text token") for item in found[0]]
-        codes = [as_ids(*item, limits.num_codes, limits.max_codes, "code") for item in found[1]]
+        arrays = iter(self.features.read([name for column in names for name in column]))
+        text, codes, speaker, other = (
+            Named(self.manifest.root, column, list(islice(arrays, len(rows)))) for column in names
+        )
+        text_tokens, text_lengths = text.ids(limits.num_text_tokens, limits.max_text_tokens, "text token")
+        code_tokens, code_lengths = codes.ids(limits.num_codes, limits.max_codes, "code")
         batch = Batch(
             ids=pairs.strings("id").to_pylist(),
-            text_tokens=pad_sequence(text, batch_first=True),
-            text_lengths=_lengths(text),
-            codes=pad_sequence(codes, batch_first=True),
-            code_lengths=_lengths(codes),
+            text_tokens=text_tokens,
+            text_lengths=text_lengths,
+            codes=code_tokens,
+            code_lengths=code_lengths,
             speaker_ids=torch.from_numpy(self.speaker_ids[rows].astype(np.int64)),
             position=planned.after,
         )
-        return self._with_emotion(self._with_speaker(batch, found[2]), found[3])
+        if self.speaker == "stored":
+            batch = replace(batch, latents=speaker.frames(limits.latents[1], exactly=limits.latents[0])[0])
+        else:
+            features, lengths = speaker.frames(limits.semantic_bins)
+            batch = replace(batch, speaker_features=features, speaker_lengths=lengths)
+        if emotion == "stored":
+            return replace(batch, emotion_vector=other.vectors(limits.latents[1]))
+        features, lengths = other.frames(limits.emotion_bins)
+        return replace(batch, emotion_features=features, emotion_lengths=lengths)
 
     def _paths(self, pairs: Manifest, column: str, rows: np.ndarray) -> list[str]:
         filled = pairs.has(column)
@@ -121,23 +130,6 @@ class PairDataset(Dataset[Batch]):
             line = self.manifest.line(rows[int(np.argmin(filled))])
             raise FeatureError(f"{self.manifest.path}:{line}: no {column}, which this training reads")
         return pairs.strings(column).to_pylist()
-
-    def _with_speaker(self, batch: Batch, found: list[tuple[str, np.ndarray]]) -> Batch:
-        if self.speaker == "stored":
-            count, width = self.limits.latents
-            return replace(batch, latents=torch.stack([as_frames(*item, width, exactly=count) for item in found]))
-        features = [as_frames(*item, self.limits.semantic_bins) for item in found]
-        return replace(
-            batch, speaker_features=pad_sequence(features, batch_first=True), speaker_lengths=_lengths(features)
-        )
-
-    def _with_emotion(self, batch: Batch, found: list[tuple[str, np.ndarray]]) -> Batch:
-        if self.emotion == "stored":
-            return replace(batch, emotion_vector=torch.stack([as_vector(*i, self.limits.latents[1]) for i in found]))
-        features = [as_frames(*item, self.limits.emotion_bins) for item in found]
-        return replace(
-            batch, emotion_features=pad_sequence(features, batch_first=True), emotion_lengths=_lengths(features)
-        )
 
 
 def missing_features(data: PairDataset, rows: np.ndarray) -> list[str]:
@@ -159,45 +151,67 @@ def labels(mapping: dict[str, int], manifest: Manifest) -> np.ndarray:
     return np.array([mapping.get(name, UNKNOWN) for name in names], dtype=np.int32)[speakers]
 
 
-def _lengths(rows: list[Tensor]) -> Tensor:
-    return torch.tensor([len(row) for row in rows])
+@dataclass(frozen=True)
+class Named:
+    """Arrays of one kind for the rows of a batch, checked and copied once into a padded tensor. Each method raises
+    FeatureError naming the file, what it holds and what was expected."""
 
+    root: Path
+    names: list[str]
+    arrays: list[np.ndarray]
 
-def as_kind(name: str, array: np.ndarray, kind: str) -> np.ndarray:
-    """An array whose dtype is of `kind` ("f" or "i"), finite. Raises FeatureError."""
-    if array.dtype.kind not in {"f": "f", "i": "iu"}[kind]:
-        expected = {"f": "floating point", "i": "integers"}[kind]
-        raise FeatureError(f"{name}: holds {array.dtype}, expected {expected}")
-    if kind == "f" and not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise FeatureError(f"{name}: {bad} of {array.size} values are NaN or infinite; extract it again")
-    return array
+    def ids(self, below: int, at_most: int, what: str) -> tuple[Tensor, Tensor]:
+        """(batch, n) int64 with 0 <= id < below, and (batch,) lengths, each 1 to at_most."""
+        for row, array in enumerate(self.arrays):
+            self._check_kind(row, "iu", "integers")
+            if array.ndim != 1 or not 1 <= len(array) <= at_most:
+                self._refuse(row, f"shape {list(array.shape)}, expected 1 to {at_most} {what}s in one dimension")
+        padded, lengths = self._padded(np.dtype(np.int64))
+        if padded.min() < 0 or padded.max() >= below:
+            row, place = np.argwhere((padded < 0) | (padded >= below))[0]
+            self._refuse(row, f"{what} {padded[row, place]} lies outside the model's vocabulary of {below}")
+        return torch.from_numpy(padded), lengths
 
+    def frames(self, bins: int, exactly: int | None = None) -> tuple[Tensor, Tensor]:
+        """(batch, frames, bins), float16 where all are stored so, else float32; and (batch,) lengths."""
+        wanted = f"[{exactly}, {bins}]" if exactly else f"[at least {MIN_FRAMES} frames, {bins}]"
+        for row, array in enumerate(self.arrays):
+            self._check_kind(row, "f", "floating point")
+            count = len(array) if array.ndim == 2 and array.shape[1] == bins else 0
+            if count != exactly if exactly else count < MIN_FRAMES:
+                self._refuse(row, f"shape {list(array.shape)}, expected {wanted}")
+        return self._finite(*self._padded(self._float(), bins))
 
-def as_ids(name: str, array: np.ndarray, below: int, at_most: int, what: str) -> Tensor:
-    """(n,) int64 with 0 <= id < below and 1 <= n <= at_most."""
-    as_kind(name, array, "i")
-    if array.ndim != 1 or not 1 <= len(array) <= at_most:
-        raise FeatureError(f"{name}: shape {list(array.shape)}, expected 1 to {at_most} {what}s in one dimension")
-    if array.min() < 0 or array.max() >= below:
-        found = array.max() if array.max() >= below else array.min()
-        raise FeatureError(f"{name}: {what} {found} lies outside the model's vocabulary of {below}")
-    return torch.from_numpy(array.astype(np.int64))
+    def vectors(self, width: int) -> Tensor:
+        """(batch, width), also where they were stored as (1, width)."""
+        for row, array in enumerate(self.arrays):
+            self._check_kind(row, "f", "floating point")
+            if array.squeeze().shape != (width,):
+                self._refuse(row, f"shape {list(array.shape)}, expected [{width}]")
+        flat = Named(self.root, self.names, [array.reshape(width) for array in self.arrays])
+        return flat._finite(*flat._padded(flat._float()))[0]
 
+    def _float(self) -> np.dtype:
+        """Half precision stays so until the batch is on its device: half the bytes to copy."""
+        return np.dtype(np.float16 if all(array.dtype == np.float16 for array in self.arrays) else np.float32)
 
-def as_frames(name: str, array: np.ndarray, bins: int, exactly: int | None = None) -> Tensor:
-    """(frames, bins) float32."""
-    as_kind(name, array, "f")
-    wanted = f"[{exactly}, {bins}]" if exactly else f"[at least {MIN_FRAMES} frames, {bins}]"
-    frames = array.shape[0] if array.ndim == 2 else 0
-    if array.ndim != 2 or array.shape[1] != bins or (frames != exactly if exactly else frames < MIN_FRAMES):
-        raise FeatureError(f"{name}: shape {list(array.shape)}, expected {wanted}")
-    return torch.from_numpy(array.astype(np.float32))
+    def _padded(self, dtype: np.dtype, *rest: int) -> tuple[np.ndarray, Tensor]:
+        lengths = [len(array) for array in self.arrays]
+        padded = np.zeros((len(lengths), max(lengths), *rest), dtype)
+        for row, array in zip(padded, self.arrays, strict=True):
+            row[: len(array)] = array
+        return padded, torch.tensor(lengths)
 
+    def _finite(self, padded: np.ndarray, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if not np.isfinite(padded).all():
+            row = int(np.argmin(np.isfinite(padded).reshape(len(padded), -1).all(axis=1)))
+            bad, size = int((~np.isfinite(padded[row])).sum()), self.arrays[row].size
+            self._refuse(row, f"{bad} of {size} values are NaN or infinite; extract it again")
+        return torch.from_numpy(padded), lengths
 
-def as_vector(name: str, array: np.ndarray, width: int) -> Tensor:
-    """(width,) float32, also where it was stored as (1, width)."""
-    array = as_kind(name, array, "f").squeeze()
-    if array.shape != (width,):
-        raise FeatureError(f"{name}: shape {list(array.shape)}, expected [{width}]")
-    return torch.from_numpy(array.astype(np.float32))
+    def _check_kind(self, row: int, kinds: str, expected: str) -> None:
+        if self.arrays[row].dtype.kind not in kinds:
+            self._refuse(row, f"holds {self.arrays[row].dtype}, expected {expected}")
+
+    def _refuse(self, row: int, problem: str) -> NoReturn:
+        raise FeatureError(f"{self.root / self.names[row]}: {problem}")

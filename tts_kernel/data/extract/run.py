@@ -2,8 +2,8 @@
 
 Clips that have their array are skipped, packed or as .npy; the others become shards of a few thousand clips in
 `features/` (see data/features/shards.py), which appear whole or not at all. So a job that was stopped or killed is
-started again with the same command and redoes at most one unfinished shard per worker. From the command line it extracts the
-mels that a manifest's targets still miss, and puts the pairs that have one first in the mel manifest:
+started again with the same command and redoes at most one unfinished shard per worker. From the command line it
+extracts the mels that a manifest's targets still miss, and puts the pairs that have one first in the mel manifest:
 
     python -m tts_kernel.data.extract DATA --workers 32 --limit 500000
     python -m tts_kernel.data.extract DATA --backend dask --address tcp://head:8786
