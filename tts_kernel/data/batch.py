@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -203,11 +204,14 @@ class Named:
         return padded, torch.tensor(lengths)
 
     def _finite(self, padded: np.ndarray, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        if not np.isfinite(padded).all():
-            row = int(np.argmin(np.isfinite(padded).reshape(len(padded), -1).all(axis=1)))
-            bad, size = int((~np.isfinite(padded[row])).sum()), self.arrays[row].size
-            self._refuse(row, f"{bad} of {size} values are NaN or infinite; extract it again")
-        return torch.from_numpy(padded), lengths
+        values = torch.from_numpy(padded)
+        if not math.isfinite(values.sum(dtype=torch.float32)):  # one NaN or infinity makes a sum of them
+            good = torch.isfinite(values).reshape(len(values), -1)
+            row = int(good.all(dim=1).int().argmin())
+            bad, size = int((~good[row]).sum()), self.arrays[row].size
+            if bad:
+                self._refuse(row, f"{bad} of {size} values are NaN or infinite; extract it again")
+        return values, lengths
 
     def _check_kind(self, row: int, kinds: str, expected: str) -> None:
         if self.arrays[row].dtype.kind not in kinds:

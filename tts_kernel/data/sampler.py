@@ -91,10 +91,10 @@ class BatchPlan:
 
     def segment_rows(self, position: Position) -> np.ndarray:
         """Indices into `rows`: a segment's, shuffled anew in every epoch."""
-        indices = np.arange(position.start, position.end)
-        if not self.shuffle:
-            return indices
-        return np.random.default_rng([self.seed, position.epoch, position.start]).permutation(indices)
+        indices = np.arange(position.start, position.end, dtype=np.int32)  # half the memory; manifests have fewer rows
+        if self.shuffle:
+            np.random.default_rng([self.seed, position.epoch, position.start]).shuffle(indices)
+        return indices
 
     def window_batches(self, position: Position, order: np.ndarray) -> list[np.ndarray]:
         """Indices into `rows`, one array per batch in their order of use, of the window at `position.row`."""
