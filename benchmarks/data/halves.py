@@ -97,4 +97,4 @@ def run(sizes: Sizes) -> list[Result]:
 
 
 def _loss(what: str, single: float, other: float) -> Result:
-    return Result(what, f"{single:.6f}", f"{other:.6f}", f"{100 * (other / single - 1):+.4f}%")
+    return Result(what, f"{single:.6f}", f"{other:.6f}", f"{100 * (other / single - 1):+.1g}%")
