@@ -136,10 +136,14 @@ def _parsed(chunk: Chunk) -> tuple[pa.Table, np.ndarray, list[Problem]]:
 
 def _one_object_a_line(data: bytes, rows: int) -> bool:
     """Whether row n is line n: no blank line, not two objects in one line, nor one in two."""
-    lines = data.count(b"\n") + (not data.endswith(b"\n"))
-    begun = data.count(b"\n{") + data.startswith(b"{")
-    ended = data.count(b"}\n") + data.count(b"}\r\n") + data.endswith(b"}")
-    return rows == lines == begun == ended
+    characters = np.frombuffer(data, np.uint8)
+    last = np.flatnonzero(characters == ord("\n")) - 1  # of each line
+    first = np.append(0, last + 2)
+    if not data.endswith(b"\n"):
+        last = np.append(last, len(data) - 1)
+    first, last = first[: len(last)], np.maximum(last, 0)
+    last = last - (characters[last] == ord("\r"))
+    return rows == len(last) and bool((characters[first] == ord("{")).all() and (characters[last] == ord("}")).all())
 
 
 def _line_by_line(chunk: Chunk) -> tuple[pa.Table, np.ndarray, list[Problem]]:
