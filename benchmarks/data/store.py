@@ -135,7 +135,7 @@ def run(sizes: Sizes) -> list[Result]:
         more("clips, warm", warm[0], warm[1], at_least=2.5),
         more("clips, cold", cold[0], cold[1], at_least=1.5),
         more("clips, warm, 16 per call", warm[0], batch),
-        below("packing the .npy files", sizes.clips / packing["seconds"], None, " clips/s"),
+        below("packing the .npy files", sizes.clips / packing["seconds"], None, "clips/s"),
         below("disk space", packed, None, "MB", plain=space),
         below(
             "files for 5.48 M clips (computed)",

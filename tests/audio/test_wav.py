@@ -125,3 +125,11 @@ def test_a_signal_that_would_not_survive_is_refused(tmp_path: Path, signal: np.n
     with pytest.raises(AudioError, match=r"a\.wav"):
         audio.write(tmp_path / "a.wav", signal, 8_000)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_wav_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.wav"
+    audio.write(path, np.zeros(8000, np.float32), 8000)
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(AudioError, match=r"cut\.wav: cut off, 9,000 of 16,044 bytes; fetch the clip again"):
+        audio.read(path)

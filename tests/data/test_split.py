@@ -8,7 +8,7 @@ import pytest
 
 from tests.tiny import write_rows
 from tts_kernel.data.manifest import Manifest, ManifestError, read_manifest
-from tts_kernel.data.split import FEWEST, HoldOutBy, hold_out, leaks
+from tts_kernel.data.split import FEWEST, HoldOutBy, held_units, hold_out, leaks
 
 BY: tuple[HoldOutBy, ...] = ("clip", "recording", "speaker")
 
@@ -137,3 +137,31 @@ def test_a_larger_share_holds_out_the_same_clips_and_more(corpus: Corpus) -> Non
 def test_more_pairs_of_a_clip_do_not_change_the_choice(corpus: Corpus) -> None:
     few = held_clips(corpus.manifest(corpus.rows(100, pairs=1)), 0.2)
     assert few == held_clips(corpus.manifest(corpus.rows(100, pairs=5)), 0.2)
+
+
+def test_a_prompt_that_is_no_target_is_held_out_with_its_recording(corpus: Corpus) -> None:
+    """A cap on pairs leaves clips that are prompts only."""
+    rows = corpus.rows(200)
+    for row in rows:
+        row |= {"recording": row["target_id"][:9], "prompt_recording": row["prompt_id"][:9]}
+    only_prompts = {row["prompt_id"] for row in rows if int(row["prompt_id"][-4:]) % 4 == 0}
+    kept = [row for row in rows if row["target_id"] not in only_prompts]
+    bare = [{name: value for name, value in row.items() if name != "prompt_recording"} for row in kept]
+    for given in (kept, bare):  # told by the field, or by the name
+        manifest = corpus.manifest(given)
+        split = hold_out(manifest, 0.3, "recording")
+        held = {row["recording"] for row, out in zip(given, split.validation, strict=True) if out}
+        trained = [row for row, there in zip(given, split.train, strict=True) if there]
+        assert held
+        assert not held & {row["prompt_id"][:9] for row in trained}
+    odd = [row | {"recording": "tape " + row["recording"]} for row in bare]
+    with pytest.raises(ManifestError, match=r"prompt_id '.*' is no target, so nothing tells its recording"):
+        hold_out(corpus.manifest(odd), 0.3, "recording")
+
+
+def test_a_unit_much_larger_than_the_share_is_not_held_out() -> None:
+    units = np.repeat(np.arange(11, dtype=np.uint64), [900, *[10] * 10])
+    for shift in range(20):  # whatever its key
+        held = held_units((units + np.uint64(shift)) % np.uint64(23), 0.1)
+        assert 1 <= np.isin((units + np.uint64(shift)) % np.uint64(23), held).sum() <= 150
+    assert len(held_units(np.zeros(10, np.uint64), 0.1)) == 0

@@ -89,6 +89,12 @@ def _check_file(path: Path) -> None:
         raise AudioError(f"{path}: is no file; expected wav, flac, mp3 or ogg")
     if status.st_size == 0:
         raise AudioError(f"{path}: is empty (0 bytes); fetch the clip again")
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":  # libsndfile reads to the end that is there without a word
+        promised = int.from_bytes(head[4:8], "little") + 8
+        if status.st_size + 1 < promised < 0xFFFFFFFF:  # a streamed file says 0 or 2^32 - 1; a pad byte may be left out
+            raise AudioError(f"{path}: cut off, {status.st_size:,} of {promised:,} bytes; fetch the clip again")
     if path.suffix.lower() == ".raw":
         raise AudioError(f"{path}: raw samples do not say their rate; expected wav, flac, mp3 or ogg")
 

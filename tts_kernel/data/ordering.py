@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from tts_kernel.data.features import FeatureError, Features
 from tts_kernel.data.manifest import Manifest, ManifestError, PathRule, read_manifest, write_manifest
 
+TRAIN = "gpt_pairs_train.jsonl"
 MEL_MANIFEST = "gpt_pairs_train_mel.jsonl"
 _MEL = PathRule("mel/", "target_id", ".npy", where="target_mel_len")
 
@@ -57,15 +58,17 @@ def mel_first(filled: np.ndarray, prefix: int) -> np.ndarray:
     return np.concatenate([np.arange(prefix), tail[now], tail[~now]])
 
 
-def order_mel_first(data: Path, source: str = "gpt_pairs_train.jsonl", target: str = MEL_MANIFEST) -> Ordered:
+def order_mel_first(
+    data: Path, source: str = TRAIN, target: str = MEL_MANIFEST, *, allow_outside: bool = False
+) -> Ordered:
     """Bring `data/target` up to date with the mels of the data folder (packed, or `mel/<target_id>.npy`); made from
     `data/source` the first time. Its rows are the source's, each once; a field edited in the source is taken over, an
     order once given stays. Raises ManifestError if the source has other rows than the target, or if a mel that was
     available has vanished or is damaged."""
-    rows, before, prefix = read_manifest(data / source), None, 0
+    rows, before, prefix = read_manifest(data / source, allow_outside=allow_outside), None, 0
     digest = rows.digest
     if (data / target).is_file():
-        before = read_manifest(data / target)
+        before = read_manifest(data / target, allow_outside=allow_outside)
         prefix = available_prefix(before)
         rows = before if before.made_from == digest else rows.take(_rows_of(before, rows))
     frames = _mel_frames(data, rows)

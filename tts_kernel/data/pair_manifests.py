@@ -78,7 +78,11 @@ def write_pairs(
             f"clip {clip!r} is a part of a longer recording; a pair names whole files. Cut the clips first: "
             "python -m tts_kernel.data.corpora KIND SOURCE folder TARGET"
         )
+    if not 0 < share <= 0.5:
+        raise PairError(f"a share of {share} cannot be held out; expected more than 0, at most 0.5")
     clips = with_lengths(data, utterances)
+    if not len(clips):
+        raise PairError(f"{data}: none of the {len(utterances)} clips has text_ids and codes; extract them first")
     if by == "recording":
         names = _recordings(clips)
         clips = clips.set_column(clips.column_names.index("recording"), "recording", names)
@@ -133,6 +137,7 @@ def _manifest(clips: pa.Table, paired: Paired, root: Path, path: Path, latents: 
         "speaker": target.column("speaker"),
         "language": target.column("language"),
         "recording": target.column("recording"),
+        "prompt_recording": prompt.column("recording"),
         "text": target.column("text"),
         "target_text_len": target.column(TEXT).cast(pa.int32()),
         "target_code_len": target.column(CODES).cast(pa.int32()),

@@ -48,11 +48,16 @@ def hold_out(manifest: Manifest, share: float, by: HoldOutBy = "clip") -> Split:
 def held_units(units: np.ndarray, share: float) -> np.ndarray:
     """(clips,) uint64 key of each clip's unit -> keys of the units to hold out, `share` of the clips in all; none where
     that would leave a side empty."""
+    # Names are keys already: their order has nothing to do with the data's.
     names, counts = np.unique(units, return_counts=True)
     wanted = max(round(share * len(units)), min(FEWEST, len(units) // 10))
-    # Names are keys already: their order has nothing to do with the data's.
-    number = max(int(np.searchsorted(np.cumsum(counts), wanted, side="right")), 1)
-    return names[:number] if number < len(names) else names[:0]
+    fits = counts <= 1.5 * wanted  # a unit much larger than the share would turn the split around
+    if not fits.any():
+        fits = counts == counts.min()
+    names, counts = names[fits], counts[fits]
+    held = names[: max(int(np.searchsorted(np.cumsum(counts), wanted, side="right")), 1)]
+    left = len(units) - int(np.isin(units, held).sum())
+    return held if left >= len(units) - left else held[:0]
 
 
 def leaks(train: Manifest, validation: Manifest, by: HoldOutBy = "clip") -> dict[str, list[str]]:
@@ -82,14 +87,35 @@ def _units(manifest: Manifest, role: str, by: HoldOutBy) -> np.ndarray:
         return string_keys(manifest.strings(role))
     if "recording" in manifest and role == "target_id":
         return string_keys(_given_recordings(manifest))
-    if "recording" in manifest:  # given for targets; a prompt is a target of another row
+    if "prompt_recording" in manifest:
+        return string_keys(pc.coalesce(manifest.strings("prompt_recording"), manifest.strings("prompt_id")))
+    if "recording" in manifest:  # given for targets; most prompts are a target of another row
         targets = string_keys(manifest.strings("target_id"))
         order = np.argsort(targets)
         prompts = string_keys(manifest.strings("prompt_id"))
         place = np.minimum(np.searchsorted(targets[order], prompts), len(order) - 1)
         given = string_keys(_given_recordings(manifest))[order[place]]
-        return np.where(targets[order[place]] == prompts, given, prompts)
+        unknown = targets[order[place]] != prompts
+        if unknown.any():
+            given[unknown] = string_keys(_told(manifest, np.flatnonzero(unknown)))
+        return given
     return string_keys(_recordings(manifest, role))
+
+
+def _told(manifest: Manifest, rows: np.ndarray) -> pa.ChunkedArray:
+    """Recordings of prompts that are no target: by their names, where those of the targets say what the field says."""
+    prompts = manifest.take(rows)
+    names = recordings(prompts.strings("prompt_id"))
+    if names.null_count or not recordings(manifest.strings("target_id")).equals(manifest.strings("recording")):
+        row = int(np.argmin(names.is_valid().to_numpy()))
+        clip = prompts.strings("prompt_id")[row].as_py()
+        raise ManifestError(
+            [
+                f"{manifest.path}:{manifest.line(rows[row])}: prompt_id {clip!r} is no target, so nothing tells its "
+                "recording; give the pairs a field 'prompt_recording', or split by speaker or clip"
+            ]
+        )
+    return names
 
 
 def _given_recordings(manifest: Manifest) -> pa.ChunkedArray:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import threading
@@ -266,23 +267,31 @@ def signal_in_second_shard(data: Path, number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_bad_manifest_lines_are_reported_together(tmp_path: Path) -> None:
+def test_bad_manifest_lines_are_reported_together(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_manifest(tmp_path, [("a", "../a.wav"), ("b", "b.wav")])
     with (tmp_path / "gpt_pairs_train.jsonl").open("a", encoding="utf-8") as out:
         out.write("{broken\n{}\n")
-    with pytest.raises(ValueError, match=r"(?s)jsonl:3: .*jsonl:4: no field 'id'"):
-        extraction.main([str(tmp_path)])
+    assert extraction.main([str(tmp_path)]) == 1
+    assert re.search(r"(?s)jsonl:3: .*jsonl:4: no field 'id'", caplog.text)
     write_manifest(tmp_path, [("a", "../a.wav"), ("b", "/b.wav")])
-    with pytest.raises(ValueError, match=r"(?s)jsonl:1: target_audio_path.*jsonl:2: target_audio_path"):
-        extraction.main([str(tmp_path)])
+    assert extraction.main([str(tmp_path)]) == 1
+    assert re.search(r"(?s)jsonl:1: target_audio_path.*jsonl:2: target_audio_path", caplog.text)
     assert not (tmp_path / "features").exists()
 
 
-def test_a_manifest_without_audio_paths_is_refused(tmp_path: Path) -> None:
+def test_only_the_training_manifest_is_put_in_order(tmp_path: Path) -> None:
+    """Validation pairs must not become the mel manifest that training reads."""
+    write_manifest(tmp_path, [("absent", "absent.wav")])
+    (tmp_path / "gpt_pairs_train.jsonl").rename(tmp_path / "gpt_pairs_val.jsonl")
+    assert extraction.main([str(tmp_path), "--manifest", "gpt_pairs_val.jsonl"]) == 0
+    assert not (tmp_path / "gpt_pairs_train_mel.jsonl").exists()
+
+
+def test_a_manifest_without_audio_paths_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_manifest(tmp_path, [("a", "a.wav")])
     path = tmp_path / "gpt_pairs_train.jsonl"
     row = json.loads(path.read_text())
     del row["target_audio_path"]
     path.write_text(json.dumps(row) + "\n")
-    with pytest.raises(ValueError, match="target_audio_path"):
-        extraction.main([str(tmp_path)])
+    assert extraction.main([str(tmp_path)]) == 1
+    assert "no target_audio_path, in 1 rows" in caplog.text

@@ -141,7 +141,7 @@ def test_the_commands_tell_of_damage_and_fail(root: Path, caplog: pytest.LogCapt
     assert main(["check", str(root)]) == 1
     assert caplog.text.count("not a readable .npy") == 30
     assert main(["pack", str(root / "nothing")]) == 1
-    assert "none of the folders" in caplog.text
+    assert "nothing: no such folder; expected a data folder" in caplog.text
     assert main(["compact", str(root / "nothing")]) == 1
     assert "no such folder" in caplog.text
 

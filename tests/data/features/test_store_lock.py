@@ -117,7 +117,7 @@ def test_a_job_removes_what_is_unfinished_and_nothing_else(folder: Path) -> None
     (folder / "notes.txt").touch()
     with writing(folder, "next"):
         left = {path.name for path in folder.iterdir()}
-    assert left == {"whole.tar", "whole.arrow", "notes.txt", ".job", ".workers"}
+    assert left == {"whole.tar", "whole.arrow", "alone.tar", "notes.txt", ".job", ".workers"}
 
 
 def test_shards_that_a_joint_index_lists_are_not_taken_for_unfinished(

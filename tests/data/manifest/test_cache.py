@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.tiny import read_rows, write_rows
@@ -197,3 +198,13 @@ def test_a_manifest_travels_to_another_process_as_its_file(source: Path) -> None
     assert pickle.loads(sent).table().equals(some.table())
     taken = pickle.loads(pickle.dumps(manifest.take(np.array([3, 1]))))
     assert taken.strings("id").to_pylist() == [ids(source)[3], ids(source)[1]]
+
+
+def test_written_paths_that_leave_the_folder_are_refused_as_imported_ones_are(source: Path) -> None:
+    manifest = read_manifest(source)
+    moved = manifest.with_columns({"target_audio_path": pa.array(["../elsewhere/a.wav"] * 24)})
+    target = source.with_name("written.jsonl")
+    write_manifest(moved, target)
+    with pytest.raises(ManifestError, match=r"written\.jsonl:1: target_audio_path is '\.\./elsewhere/a\.wav'"):
+        read_manifest(target)
+    assert len(read_manifest(target, allow_outside=True)) == 24

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write("\n".join(map(str, accounts)) + "\n")
-    return 0
+    return 0 if accounts[-1].kept else 1
 
 
 if __name__ == "__main__":

@@ -27,10 +27,12 @@ from tts_kernel.data.extract.backends import BACKENDS, JobError, run
 from tts_kernel.data.extract.clip_list import listed, targets
 from tts_kernel.data.extract.clip_work import Extractor, Work
 from tts_kernel.data.extract.job import ExtractionReport, Job
+from tts_kernel.data.features import FeatureError
 from tts_kernel.data.features.features import FOLDER
 from tts_kernel.data.features.store_lock import WORKERS, StoreError, locked, remove_unfinished, writing
-from tts_kernel.data.manifest import read_manifest
-from tts_kernel.data.ordering import MEL_MANIFEST, order_mel_first
+from tts_kernel.data.files import UnsafePathError
+from tts_kernel.data.manifest import ManifestError, read_manifest
+from tts_kernel.data.ordering import MEL_MANIFEST, TRAIN, order_mel_first
 
 SHARD_SIZE = 4096  # clips
 SHOWN = 10  # reasons in the summary
@@ -118,19 +120,20 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m tts_kernel.data.extract", description="Extract the mels that a manifest's targets still miss."
     )
     parser.add_argument("data", type=Path, help="data folder; mels go to shards in its features/")
-    parser.add_argument("--manifest", default="gpt_pairs_train.jsonl", help="pair manifest in the data folder")
+    parser.add_argument("--manifest", default=TRAIN, help="pair manifest in the data folder")
     parser.add_argument("--workers", type=int, help="processes; on a cluster slices at a time (all its CPUs)")
     parser.add_argument("--limit", type=int, help="mels to make at most")
     parser.add_argument("--shard-size", type=int, default=SHARD_SIZE, help="clips in a file (%(default)s)")
     parser.add_argument("--half", action="store_true", help="store float16: half the space")
     parser.add_argument("--backend", choices=BACKENDS, default="local", help="where to work (%(default)s)")
     parser.add_argument("--address", help="of the Ray or Dask cluster")
+    parser.add_argument("--allow-outside-paths", action="store_true", help="follow audio paths that leave the folder")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         report = extract_mels(
-            targets(read_manifest(options.data / options.manifest)),
+            targets(read_manifest(options.data / options.manifest, allow_outside=options.allow_outside_paths)),
             options.data,
             workers=options.workers,
             limit=options.limit,
@@ -145,11 +148,22 @@ def main(arguments: list[str] | None = None) -> int:
     except (StoreError, JobError) as error:
         log.error("%s\nFinished shards stay, the same command goes on from here", error)
         return 1
+    except (ManifestError, FeatureError, UnsafePathError, ValueError) as error:
+        log.error("%s", error)
+        return 1
     finally:
         signal.signal(signal.SIGTERM, before)
     for line in _summary(report):
         log.info("%s", line)
-    log.info("%s: %s", options.data / MEL_MANIFEST, order_mel_first(options.data, options.manifest))
+    if options.manifest != TRAIN:
+        log.info("%s stays as it is: only %s is put in order", MEL_MANIFEST, TRAIN)
+        return 1 if report.unreadable else 0
+    try:
+        ordered = order_mel_first(options.data, TRAIN, allow_outside=options.allow_outside_paths)
+    except ManifestError as error:
+        log.error("the mels are made, but %s could not be brought up to date:\n%s", MEL_MANIFEST, error)
+        return 1
+    log.info("%s: %s", options.data / MEL_MANIFEST, ordered)
     return 1 if report.unreadable else 0
 
 

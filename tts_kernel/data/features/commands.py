@@ -39,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("data", type=Path, help="data folder")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not options.data.is_dir():
+        log.error("%s: no such folder; expected a data folder", options.data)
+        return 1
     try:
         return {"pack": _pack, "check": _check, "compact": _compact}[options.command](options)
     except (StoreError, ValueError) as error:

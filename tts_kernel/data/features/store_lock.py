@@ -69,7 +69,8 @@ def _clean_up(folder: Path, wait: float) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove half-written files, and shards without an index: their job died between the two."""
+    """Remove half-written files. A shard without an index stays: its job may have died between the two, but it may
+    also be that the index was lost on the way here, and the arrays with it if the shard were removed."""
     for path in folder.iterdir():
         if TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -81,10 +82,15 @@ def remove_unfinished(folder: Path) -> None:
     except StoreError as error:  # what it lists is not to be taken for unfinished
         log.warning("%s; %d shards without an index of their own stay", error, len(alone))
         return
-    for path in alone:
-        if path.stem not in finished:
-            log.warning("%s: removed, as it has no index: the job that wrote it died before it was finished", path)
-            path.unlink(missing_ok=True)
+    left = [path.name for path in alone if path.stem not in finished]
+    if left:
+        log.warning(
+            "%s: %d shards without an index are not read, such as %s; put their .arrow files back, or delete these "
+            "shards if a job died while it wrote them",
+            folder,
+            len(left),
+            left[0],
+        )
 
 
 def _prepare(folder: Path) -> None:

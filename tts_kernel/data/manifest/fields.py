@@ -24,6 +24,7 @@ OPTIONAL = {
     "language": pa.string(),
     "style": pa.string(),
     "recording": pa.string(),
+    "prompt_recording": pa.string(),
     "prompt_condition_path": pa.string(),
     "prompt_condition_len": pa.int64(),
     "prompt_emo_vec_path": pa.string(),

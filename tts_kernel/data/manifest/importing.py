@@ -209,25 +209,33 @@ def _unusable(table: pa.Table, lines: np.ndarray, rules: dict[str, PathRule]) ->
     """(row, problem) of every field that is missing, no length, or no path inside the data folder."""
     plain = {key for key in {rule.key for rule in rules.values()} if not _matches(table.column(key), _NO_NAME).any()}
     for name in REQUIRED:
-        for row in np.flatnonzero(table.column(name).is_null().to_numpy()):
-            yield int(row), Problem(int(lines[row]), "missing field", f"no field {name!r}")
+        for row in np.flatnonzero(table.column(name).is_null().to_numpy()).tolist():
+            yield row, Problem(int(lines[row]), "missing field", f"no field {name!r}")
     for name in ("id", "target_id", "prompt_id"):
-        for row in np.flatnonzero(pc.fill_null(pc.equal(table.column(name), ""), False).to_numpy()):
-            yield int(row), Problem(int(lines[row]), "missing field", f"{name} is empty, expected a name")
+        for row in np.flatnonzero(pc.fill_null(pc.equal(table.column(name), ""), False).to_numpy()).tolist():
+            yield row, Problem(int(lines[row]), "missing field", f"{name} is empty, expected a name")
     for name in table.column_names:
         column = table.column(name)
         if name in rules and rules[name].key in plain and re.match(r"\w+/", rules[name].prefix):
             continue  # a plain name in a folder
         if name.endswith("_path") and pa.types.is_string(column.type):
-            for row in np.flatnonzero(_matches(column, _OUTSIDE)):
-                message = f"{name} is {column[int(row)].as_py()!r}, expected a path inside the manifest's folder"
-                yield int(row), Problem(int(lines[row]), "outside", message)
+            for row in outside(column):
+                yield row, Problem(int(lines[row]), "outside", outside_message(name, column[row].as_py()))
         elif name.endswith("_len") and pa.types.is_integer(column.type):
             wrong = pc.or_(pc.less(column, 1), pc.greater_equal(column, 1 << 31))
-            for row in np.flatnonzero(pc.fill_null(wrong, False).to_numpy()):
-                value = column[int(row)].as_py()
+            for row in np.flatnonzero(pc.fill_null(wrong, False).to_numpy()).tolist():
+                value = column[row].as_py()
                 expected = "at least 1" if value < 1 else f"less than {1 << 31}"
-                yield int(row), Problem(int(lines[row]), "length", f"{name} is {value}, expected {expected}")
+                yield row, Problem(int(lines[row]), "length", f"{name} is {value}, expected {expected}")
+
+
+def outside(column: pa.ChunkedArray) -> list[int]:
+    """Rows whose path leaves the manifest's folder."""
+    return np.flatnonzero(_matches(column, _OUTSIDE)).tolist()
+
+
+def outside_message(name: str, path: str) -> str:
+    return f"{name} is {path!r}, expected a path inside the manifest's folder"
 
 
 def _matches(column: pa.ChunkedArray, pattern: str) -> np.ndarray:

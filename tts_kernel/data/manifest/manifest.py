@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tts_kernel.data.manifest.cache import Digest, Stamp, load, open_columns, places, store
 from tts_kernel.data.manifest.fields import ManifestError, PathRule, Problem, Problems
-from tts_kernel.data.manifest.importing import KEY, LINE, follow, import_lines
+from tts_kernel.data.manifest.importing import KEY, LINE, follow, import_lines, outside, outside_message
 from tts_kernel.data.manifest.joining import join
 from tts_kernel.data.manifest.jsonl import encode
 
@@ -209,7 +210,13 @@ def write_manifest(manifest: Manifest, path: Path, made_from: str = "") -> None:
         scratch.unlink(missing_ok=True)
     hidden = [LINE] if LINE in manifest.stored.column_names else []  # rows are lines now
     table = manifest.stored.drop_columns(hidden).replace_schema_metadata({b"made_from": made_from})
-    facts = {"rules": dict(manifest.rules), "counts": {}, "problems": []}
+    problems = Problems()
+    for name in (name for name in table.column_names if name.endswith("_path")):
+        column = table.column(name)
+        if pc.any(pc.or_(pc.match_substring(column, ".."), pc.starts_with(column, "/"))).as_py():  # quick, and rare
+            shown = ((row, column[row].as_py()) for row in outside(column))
+            problems.add(Problem(row + 1, "outside", outside_message(name, value)) for row, value in shown)
+    facts = {"rules": dict(manifest.rules), "counts": problems.counts, "problems": list(problems)}
     store(path, table.schema, lambda: [table], Stamp.of(path), digest.value(), facts)
 
 

@@ -18,7 +18,7 @@ from tts_kernel.data.speakers import (
     map_speakers,
     read_mapping,
 )
-from tts_kernel.data.split import hold_out
+from tts_kernel.data.split import hold_out, leaks
 from tts_kernel.models.indextts2.config import GPTConfig
 from tts_kernel.recipes.indextts2.settings import STAGES, Settings
 from tts_kernel.runs import Run, project_path, write_atomically
@@ -78,6 +78,15 @@ def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
         validation_rows = np.flatnonzero(fits)
         dropped["validation rows too long or without a mel"] = len(validation) - len(validation_rows)
     rows = np.flatnonzero(usable)
+    shared = {} if validation is train else leaks(train.take(rows), validation.take(validation_rows))
+    if shared:
+        clips = shared["clip"]
+        raise ManifestError(
+            [
+                f"{validation.path}: {len(clips)} of its target clips are trained on, such as {clips[0]!r}; validation "
+                "would measure what was learned by heart. Remove them from one side, or set validation_share"
+            ]
+        )
     available_rows = int((rows < available).sum())
     if not available_rows or not len(validation_rows):
         raise ManifestError(
