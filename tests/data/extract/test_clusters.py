@@ -58,9 +58,10 @@ def kill_a_worker(data: Path, killed: list[int]) -> None:
     """Kill the process that has a shard half-written, once another one is finished."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        unfinished = list((data / "features").glob(".number-*.tmp"))
-        if finished_shards(data) and unfinished:
-            killed.append(int(unfinished[0].name.split(".")[-2]))
+        unfinished = {int(path.name.split(".")[-2]) for path in (data / "features").glob(".number-*.tmp")}
+        at_work = unfinished & workers(data) if (data / "calls.txt").exists() else set()
+        if finished_shards(data) and at_work:  # not one that has only just opened its shard
+            killed.append(min(at_work))
             os.kill(killed[0], signal.SIGKILL)
             return
         time.sleep(0.01)
