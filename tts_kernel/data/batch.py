@@ -79,13 +79,19 @@ class PairDataset(Dataset[Batch]):
     worker processes of any start method; they share the pages of the manifest and the features."""
 
     def __init__(
-        self, manifest: Manifest, limits: Limits, speaker_ids: np.ndarray, emotion: Emotion, speaker: Speaker
+        self,
+        manifest: Manifest,
+        limits: Limits,
+        speaker_ids: np.ndarray,
+        emotion: Emotion,
+        speaker: Speaker,
+        allow_outside: bool = False,  # read paths that leave the manifest's folder
     ) -> None:
         self.limits, self.speaker_ids = limits, speaker_ids
         self.emotion, self.speaker = emotion, speaker
         self.manifest = manifest
         self.pairs = manifest.select([*self.columns(), "id"])  # what goes to a worker
-        self.features = Features(manifest.root)
+        self.features = Features(manifest.root, allow_outside=allow_outside)
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"manifest": self.pairs}

@@ -29,9 +29,11 @@ class Ordered:
     stayed: int  # were available before
     added: int  # became available
     waiting: int  # have no mel yet
+    changed: int = 0  # had a mel of another length, in the source or in the order before
 
     def __str__(self) -> str:
-        return f"{self.rows} rows: {self.stayed} had a mel and stay, {self.added} more have one, {self.waiting} wait"
+        text = f"{self.rows} rows: {self.stayed} had a mel and stay, {self.added} more have one, {self.waiting} wait"
+        return text + (f"; {self.changed} mels have another length than was written" if self.changed else "")
 
 
 def available_prefix(manifest: Manifest) -> int:
@@ -80,8 +82,10 @@ def order_mel_first(
         raise ManifestError(
             [f"{at}: mel of {clip} has vanished; extract it" for at, clip in zip(where, clips, strict=True)]
         )
-    done = Ordered(len(rows), prefix, int(filled.sum()) - prefix, int((~filled).sum()))
-    if rows is not before or done.added or not np.array_equal(frames, _stored_frames(before)):
+    written = _stored_frames(rows)
+    changed = int(((written > 0) & filled & (written != frames)).sum())
+    done = Ordered(len(rows), prefix, int(filled.sum()) - prefix, int((~filled).sum()), changed)
+    if rows is not before or done.added or changed:
         final = mel_first(filled, prefix)
         frames, filled = frames[final], filled[final]
         columns = {"target_mel_len": pa.array(frames.astype(np.int32), mask=~filled), "target_mel_path": _MEL}
@@ -89,9 +93,9 @@ def order_mel_first(
     return done
 
 
-def _stored_frames(before: Manifest) -> np.ndarray:
-    named = "target_mel_len" in before
-    return np.maximum(before.numbers("target_mel_len"), 0) if named else np.zeros(len(before), dtype=np.int32)
+def _stored_frames(rows: Manifest) -> np.ndarray:
+    named = "target_mel_len" in rows
+    return np.maximum(rows.numbers("target_mel_len"), 0) if named else np.zeros(len(rows), dtype=np.int32)
 
 
 def _rows_of(before: Manifest, rows: Manifest) -> np.ndarray:

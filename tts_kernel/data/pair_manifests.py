@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tts_kernel.data import corpora
-from tts_kernel.data.corpora.__main__ import KINDS
 from tts_kernel.data.features import Features
 from tts_kernel.data.manifest import Manifest, write_manifest
 from tts_kernel.data.manifest.fields import FEW_VALUES, ManifestError, PathRule
@@ -45,12 +44,18 @@ class Written:
     validation: Paired
     without_features: int
     held_out: int  # clips
+    clips: int  # with features, on both sides
+    outside: bool  # whether the audio lies outside the data folder
 
     def __str__(self) -> str:
         lines = [
             f"{TRAIN}: {len(self.train):,} pairs; {VALIDATION}: {len(self.validation):,} pairs of {self.held_out:,} "
-            "held-out clips"
+            f"held-out clips ({self.held_out / self.clips:.1%})"
         ]
+        if self.outside:
+            lines.append(
+                "the audio lies outside the data folder: extract with --allow-outside-paths, set allow_outside_paths"
+            )
         if self.without_features:
             lines.append(f"{self.without_features:,} clips left out: no text_ids or no codes")
         for name, side in (("training", self.train), ("held-out", self.validation)):
@@ -102,7 +107,10 @@ def write_pairs(
         raise ManifestError([f"{data}: held out and trained on at once: {found}; repair the corpus's ids"])
     for manifest in manifests:
         write_manifest(manifest, manifest.path)
-    return Written(pairs[0], pairs[1], len(utterances) - len(clips), int(held.sum()))
+    outside = (
+        _prefix(utterances.root, data).startswith("..") or pc.any(pc.starts_with(clips.column("audio"), "/")).as_py()
+    )
+    return Written(pairs[0], pairs[1], len(utterances) - len(clips), int(held.sum()), len(clips), outside)
 
 
 def with_lengths(data: Path, utterances: corpora.Utterances) -> pa.Table:
@@ -129,7 +137,7 @@ def _manifest(clips: pa.Table, paired: Paired, root: Path, path: Path, latents: 
     target, prompt = clips.take(pa.array(paired.target)), clips.take(pa.array(paired.prompt))
     ids = pc.binary_join_element_wise(target.column("id"), prompt.column("id"), pa.scalar("__", text))
     # Where the audio lies as seen from the manifest; outside of its folder only readers that were allowed to follow.
-    prefix = os.path.relpath(root, path.parent).replace(os.sep, "/")
+    prefix = _prefix(root, path.parent)
     columns = {
         "id": ids,
         "target_id": target.column("id"),
@@ -151,6 +159,10 @@ def _manifest(clips: pa.Table, paired: Paired, root: Path, path: Path, latents: 
     return Manifest(pa.table(stored).combine_chunks(), path, _RULES)
 
 
+def _prefix(root: Path, folder: Path) -> str:
+    return os.path.relpath(root, folder).replace(os.sep, "/")
+
+
 def _below(prefix: str, audio: pa.ChunkedArray) -> pa.ChunkedArray:
     if prefix == ".":
         return audio
@@ -164,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m tts_kernel.data.pair_manifests", description="Pair the clips of a corpus for training."
     )
     parser.add_argument("data", type=Path, help="folder with the features; the manifests go there")
-    parser.add_argument("kind", choices=KINDS, help="layout of the corpus")
+    parser.add_argument("kind", choices=corpora.KINDS, help="layout of the corpus")
     parser.add_argument("source", type=Path, help="the corpus")
     parser.add_argument("--pairs-per-target", type=int, default=2)
     parser.add_argument("--min-text", type=int, default=1, help="text tokens of a target")

@@ -8,29 +8,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from tts_kernel.runs import Run
+from tts_kernel.widgets.figures import make_figure, save_figure
 
 # Okabe & Ito's palette: told apart by colour-blind readers, and in print.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#7F7F7F"
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56B4E9", "#F0E442", "#000000")
-
-
-def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(visible=True, alpha=0.25, linewidth=0.6)
-    return figure, axes
-
-
-def _save(figure: Figure, run: Run, name: str) -> Path:
-    run.figures.mkdir(exist_ok=True)
-    path = run.figures / f"{name}.png"
-    figure.savefig(path)
-    return path
 
 
 def _draw(axis: Axes, run: Run, metric: str, label: str, colour: str, *, marks: bool = False) -> None:
@@ -42,7 +26,7 @@ def _draw(axis: Axes, run: Run, metric: str, label: str, colour: str, *, marks: 
 
 def training(run: Run) -> Path:
     """Losses, speaker accuracy against chance with the reversal's strength, rate and gradient norm, by step."""
-    figure, axes = _figure(12, 3.6, 1, 3)
+    figure, axes = make_figure(12, 3.6, 1, 3)
     losses, speaker, rate = axes[0]
     for name, colour in (("mel", BLUE), ("text", ORANGE)):
         title = "semantic codes" if name == "mel" else "text"
@@ -80,7 +64,7 @@ def training(run: Run) -> Path:
     norm.set_ylabel("gradient norm before clipping", color=PURPLE)
     norm.set_ylim(0, None)
     norm.spines["top"].set_visible(False)
-    return _save(figure, run, "training")
+    return save_figure(figure, run, "training")
 
 
 def judged(run: Run) -> list[Path]:
@@ -91,7 +75,7 @@ def judged(run: Run) -> list[Path]:
 def probes(run: Run) -> Path:
     """What a fresh linear probe reads from held-out emotion vectors before and after, with chance and the targets."""
     facts: dict[str, Any] = json.loads((run.folder / "probe.json").read_text(encoding="utf-8"))
-    figure, axes = _figure(8.4, 3.6, 1, 2)
+    figure, axes = make_figure(8.4, 3.6, 1, 2)
     bars, loss = axes[0]
     for place, name in enumerate(("speaker", "style")):
         before, after = facts[f"{name}_before"], facts[f"{name}_after"]
@@ -127,7 +111,7 @@ def probes(run: Run) -> Path:
     loss.set_xticks([0, 1], ["before", "after"])
     loss.set(title="Validation loss", ylabel="0.2 text + 0.8 codes, nats", ylim=(0, 1.25 * max(values)))
     loss.grid(visible=False, axis="x")
-    return _save(figure, run, "probes")
+    return save_figure(figure, run, "probes")
 
 
 def emotion_space(run: Run) -> Path:
@@ -136,7 +120,7 @@ def emotion_space(run: Run) -> Path:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.preprocessing import StandardScaler
 
-    figure, axes = _figure(9, 7.4, 2, 2)
+    figure, axes = make_figure(9, 7.4, 2, 2)
     for column, when in enumerate(("before", "after")):
         with np.load(run.folder / f"emotion_{when}.npz", allow_pickle=False) as kept:
             vectors, labels = kept["vectors"], {name: kept[f"{name}s"] for name in ("speaker", "style")}
@@ -154,4 +138,4 @@ def emotion_space(run: Run) -> Path:
                 axis.scatter(*plane[chosen].T, s=14, color=COLOURS[number], label=str(label), alpha=0.8, linewidths=0)
             if column == 1:
                 axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _save(figure, run, "emotion_space")
+    return save_figure(figure, run, "emotion_space")

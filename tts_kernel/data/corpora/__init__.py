@@ -8,7 +8,10 @@ from tts_kernel.data.corpora.ljspeech import read_ljspeech, write_ljspeech
 from tts_kernel.data.corpora.melotts import read_melotts, write_melotts
 from tts_kernel.data.corpora.table import Account, CorpusError, Imported, Utterances
 
+KINDS = ("emilia", "ljspeech", "melotts", "cosyvoice2", "kaldi", "folder")  # each with its read_ and write_
+
 __all__ = [
+    "KINDS",
     "Account",
     "CorpusError",
     "Imported",

@@ -15,8 +15,6 @@ from typing import Any
 from tts_kernel.data import corpora
 from tts_kernel.data.corpora.write import refuse_existing
 
-KINDS = ("emilia", "ljspeech", "melotts", "cosyvoice2", "kaldi", "folder")
-
 
 def convert(
     kind: str, source: Path, target_kind: str, target: Path, audio: str, **options: Any
@@ -38,9 +36,9 @@ def convert(
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tts_kernel.data.corpora", description=__doc__.splitlines()[0])
-    parser.add_argument("source_kind", choices=KINDS)
+    parser.add_argument("source_kind", choices=corpora.KINDS)
     parser.add_argument("source", type=Path)
-    parser.add_argument("target_kind", choices=KINDS)
+    parser.add_argument("target_kind", choices=corpora.KINDS)
     parser.add_argument("target", type=Path, help="a folder that does not exist or is empty")
     parser.add_argument("--audio", choices=("link", "copy", "refer"), default="link", help="how audio gets there")
     parser.add_argument("--allow-outside", action="store_true", help="accept paths that leave the source folder")

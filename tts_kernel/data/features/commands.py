@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tts_kernel.data.features.compact import compact
-from tts_kernel.data.features.features import FOLDER
+from tts_kernel.data.features.features import FOLDER, Features
 from tts_kernel.data.features.folder_lock import StoreError
 from tts_kernel.data.features.pack import KINDS, pack
 from tts_kernel.data.features.shard_check import check
@@ -58,7 +58,9 @@ def _pack(options: argparse.Namespace) -> int:
     )
     _show(f"{path}: {reason}" for path, reason in report.failures)
     log.info("%s", report)
-    return int(bool(report.failures))
+    damaged = Features(options.data).problems
+    _show(damaged)
+    return int(bool(report.failures or damaged))
 
 
 def _check(options: argparse.Namespace) -> int:

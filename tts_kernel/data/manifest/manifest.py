@@ -217,7 +217,10 @@ def write_manifest(manifest: Manifest, path: Path, made_from: str = "") -> None:
             shown = ((row, column[row].as_py()) for row in outside(column))
             problems.add(Problem(row + 1, "outside", outside_message(name, value)) for row, value in shown)
     facts = {"rules": dict(manifest.rules), "counts": problems.counts, "problems": list(problems)}
-    store(path, table.schema, lambda: [table], Stamp.of(path), digest.value(), facts)
+    try:
+        store(path, table.schema, lambda: [table], Stamp.of(path), digest.value(), facts)
+    except OSError as error:
+        log.warning("%s is written, its columns are not (%s); opening it will import it", path, error)
 
 
 def _texts(manifest: Manifest) -> Iterator[memoryview]:

@@ -78,7 +78,8 @@ def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
         validation_rows = np.flatnonzero(fits)
         dropped["validation rows too long or without a mel"] = len(validation) - len(validation_rows)
     rows = np.flatnonzero(usable)
-    shared = {} if validation is train else leaks(train.take(rows), validation.take(validation_rows))
+    trained = train.select(["target_id", "prompt_id"]).take(rows)  # of millions of rows only what is compared
+    shared = {} if validation is train else leaks(trained, validation.take(validation_rows))
     if shared:
         clips = shared["clip"]
         raise ManifestError(

@@ -195,7 +195,7 @@ def dataset(settings: Settings, config: GPTConfig, manifest: Manifest, mapping: 
         semantic_bins=config.semantic_input_size,
         emotion_bins=config.emotion_input_size,
     )
-    return PairDataset(manifest, limits, labels(mapping, manifest), emotion, speaker)
+    return PairDataset(manifest, limits, labels(mapping, manifest), emotion, speaker, settings.allow_outside_paths)
 
 
 def sequence_lengths(manifest: Manifest) -> np.ndarray:
