@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EDITABLE = ".[demo,lab,ray,dask,dev]"
+EDITABLE = ".[demo,lab,ray,dask,aim,sweep,dev]"
 MUST_BE_FOUND = (
     "tts_kernel",
     "torch",
@@ -25,6 +25,8 @@ MUST_BE_FOUND = (
     "jupyterlab",
     "ray",
     "distributed",
+    "aim",
+    "optuna",
     "pytest",
     "ruff",
     "mypy",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-OptimizerName = Literal["adamw", "prodigy"]
+OptimizerName = Literal["adamw", "prodigy", "schedulefree"]
 
 
 def parameter_groups(modules: Iterable[nn.Module], learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:

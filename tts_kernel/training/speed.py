@@ -10,6 +10,8 @@ import torch
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Attention = Literal["fused", "eager"]
+CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune"]
 
 
 def choose_device(name: DeviceName) -> torch.device:

@@ -125,8 +125,9 @@ class Trainer:
         the first n rows of the plan and their order: a resume compares it over the rows begun with."""
         self.run, self.model, self.objective, self.optimizer = run, model, objective, optimizer
         self.plan, self.settings, self.device = plan, settings, device
-        self.loader = BatchLoader(data, plan, settings.loader)
-        self.held_loader = BatchLoader(*validation, settings.loader)
+        loading = replace(settings.loader, pin_memory=settings.loader.pin_memory and device.type == "cuda")
+        self.loader = BatchLoader(data, plan, loading)
+        self.held_loader = BatchLoader(*validation, loading)
         self.horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
         self.identity = {**identity, "horizon": self.horizon}
         self.digest = lru_cache(maxsize=1)(digest)  # over millions of rows; asked at every save, new once a window

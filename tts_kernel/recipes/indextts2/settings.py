@@ -17,7 +17,9 @@ from tts_kernel.models.indextts2.gpt import DurationMode
 from tts_kernel.optim.optimizers import OptimizerName
 from tts_kernel.optim.schedules import Ramp, Shape
 from tts_kernel.settings import STRICT
-from tts_kernel.training.speed import DeviceName, Precision
+from tts_kernel.training.guards import OnOutOfMemory, OnSpike
+from tts_kernel.training.launch import Launch
+from tts_kernel.training.speed import Attention, CompileMode, DeviceName, Precision
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -48,11 +50,13 @@ class Settings:
     emotion_input: Literal["mel", "semantic"] = "mel"  # what the emotion encoder reads
     conditions: Literal["stored", "computed"] = "stored"  # speaker latents; in stages 1 and 3 emotion vectors too
     duration_mode: DurationMode = "binary"
-    batch_size: Count = 16  # pairs per forward pass
+    batch_size: Count = 16  # pairs per forward pass, of all processes together
     grad_accumulation: Count = 4  # forward passes per optimiser step
     epochs: Count = 1
     max_steps: Annotated[int, Field(ge=0)] = 0  # stop early without changing the schedule; 0 for all
+    length_buckets: bool = True  # batches of rows of like lengths; off: shuffled, with more padding
     optimizer: OptimizerName = "adamw"
+    fused_optimizer: bool = True  # AdamW in one kernel
     learning_rate: Positive = 2.0e-4  # peak
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     d_coef: Positive = 1.0  # Prodigy's
@@ -71,6 +75,14 @@ class Settings:
     validate_every: Count = 500
     save_every: Count = 500
     keep_checkpoints: Annotated[int, Field(ge=0)] = 3  # step_*.pth files
+    keep_best: Annotated[int, Field(ge=0)] = 3  # weights of the lowest validation losses
+    average_checkpoints: Annotated[int, Field(ge=0)] = 0  # of them, averaged into averaged.pth at the end
+    background_saves: bool = True  # write checkpoints while training goes on
+    max_bad_steps: Count = 3  # updates in a row that are not finite, after which the run stops
+    on_spike: OnSpike = "warn"  # rollback: to the last good checkpoint, at a lower rate
+    rollback_rate: Annotated[float, Field(gt=0, lt=1)] = 0.5  # factor on the learning rate at each rollback
+    on_out_of_memory: OnOutOfMemory = "stop"  # split: the same update in smaller forward passes
+    aim: bool = True  # track in Aim too, where it is installed
     num_workers: Annotated[int, Field(ge=0)] = 4  # processes that read batches
     prefetch_factor: Count = 2  # batches that each of them reads ahead
     persistent_workers: bool = True  # keep them from one epoch to the next
@@ -78,6 +90,14 @@ class Settings:
     worker_start: StartMethod = "auto"
     device: DeviceName = "auto"
     precision: Precision = "auto"
+    attention: Attention = "fused"
+    tf32: bool = True  # matrix products of float32 on tensor cores
+    cudnn_benchmark: bool = True  # try convolution algorithms
+    compile: CompileMode = "off"
+    gradient_checkpointing: bool = False  # compute activations again instead of keeping them: less memory, more time
+    processes: Count = 1  # that share each batch, one GPU each; started by torchrun
+    fsdp: bool = False  # shard weights, gradients and optimiser state over the processes
+    launch: Launch = "inline"  # detached: a process of its own, which outlives kernel and browser
     seed: Annotated[int, Field(ge=0)] = 0
     targets: Literal["require", "report"] = "report"  # whether a missed target of the judgement is an error
 
@@ -103,6 +123,25 @@ class Settings:
         if self.stage == 1 and self.data and not self.base_checkpoint and not self.model_config:
             problems.append(
                 "model_config: found empty without a base_checkpoint; name a config.yaml to make a model from"
+            )
+        if self.optimizer == "schedulefree" and self.schedule != "constant":
+            problems.append(
+                f"schedule: found {self.schedule!r} with optimizer 'schedulefree', which averages instead of decaying; "
+                "expected 'constant'"
+            )
+        if self.processes > self.batch_size:
+            problems.append(f"processes: found {self.processes}, expected at most batch_size, {self.batch_size}")
+        if self.fsdp and self.processes == 1:
+            problems.append("fsdp: found True with one process; raise processes, or leave it out")
+        if self.fsdp and self.optimizer != "adamw":
+            problems.append(
+                f"fsdp: found True with optimizer {self.optimizer!r}, which needs whole weights; use 'adamw'"
+            )
+        if self.on_spike == "rollback" and self.keep_checkpoints == 0:
+            problems.append("on_spike: found 'rollback' with keep_checkpoints 0; expected at least 1 to go back to")
+        if self.average_checkpoints > self.keep_best:
+            problems.append(
+                f"average_checkpoints: found {self.average_checkpoints}, expected at most keep_best, {self.keep_best}"
             )
         if bool(self.tokenizer) != bool(self.base_tokenizer):
             problems.append("tokenizer and base_tokenizer: give both to extend the vocabulary, or neither")
