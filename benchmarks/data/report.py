@@ -52,15 +52,15 @@ def render(sections: Sequence[Section], sizes: Sizes, load: tuple[float, float])
     ]
     for section in sections:
         lines += ["", f"## {section.title}", "", " ".join(section.method.split()), ""]
-        lines += [_row(COLUMNS), _row(["---", *["---:"] * 4, "---"])]
+        lines += [row(COLUMNS), row(["---", *["---:"] * 4, "---"])]
         lines += [
-            _row((result.what, result.plain, result.ours, result.ratio, result.target, result.verdict))
+            row((result.what, result.plain, result.ours, result.ratio, result.target, result.verdict))
             for result in section.results
         ]
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -70,7 +70,7 @@ def _machine(sizes: Sizes, sections: Sequence[Section], load: tuple[float, float
         "| | |",
         "| --- | --- |",
         f"| date | {datetime.now(UTC):%Y-%m-%d %H:%M} UTC |",
-        f"| machine | {_processor()}, {os.cpu_count()} cores, {_memory_gb():.0f} GB, {platform.system()} "
+        f"| machine | {processor()}, {os.cpu_count()} cores, {memory_gb():.0f} GB, {platform.system()} "
         f"{platform.release()} |",
         f"| versions | Python {platform.python_version()}, {names} |",
         f"| sizes | {sizes.rows:,} rows{'' if sizes.rows >= ROWS else f' (the guide has {ROWS:,})'}, {sizes.mels:,} "
@@ -80,7 +80,7 @@ def _machine(sizes: Sizes, sections: Sequence[Section], load: tuple[float, float
     ]
 
 
-def _processor() -> str:
+def processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -89,7 +89,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory_gb() -> float:
+def memory_gb() -> float:
     import psutil
 
     return psutil.virtual_memory().total / 1e9

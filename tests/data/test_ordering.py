@@ -216,6 +216,28 @@ def test_a_mel_that_was_made_longer_gets_its_new_length(mels: Mels) -> None:
     assert found[mels.clips[1]] == 77
 
 
+def test_mels_of_another_length_than_was_written_are_counted(mels: Mels) -> None:
+    mels.come(*mels.clips[:5])
+    assert order_mel_first(mels.data).changed == 0
+    assert order_mel_first(mels.data).changed == 0
+    for clip in mels.clips[1:3]:  # two pairs each
+        np.save(mels.data / "mel" / f"{clip}.npy", np.zeros((77, 80), np.float32))
+    report = order_mel_first(mels.data)
+    assert report.changed == 4
+    assert "4 mels have another length than was written" in str(report)
+    assert order_mel_first(mels.data).changed == 0
+
+
+def test_a_length_that_the_source_gives_wrong_is_counted_and_put_right(mels: Mels) -> None:
+    mels.come(*mels.clips[:5])
+    rows = read_rows(mels.data / SOURCE)
+    wrong = {mels.clips[0]: {"target_mel_len": 5}, mels.clips[9]: {"target_mel_len": 5}}  # the other has no mel yet
+    write_rows(mels.data / SOURCE, [row | wrong.get(row["target_id"], {}) for row in rows])
+    assert order_mel_first(mels.data).changed == 2
+    found = {row["target_id"]: row.get("target_mel_len") for row in read_rows(mels.data / MEL_MANIFEST)}
+    assert (found[mels.clips[0]], found[mels.clips[9]]) == (mels.lengths[mels.clips[0]], None)
+
+
 def test_packed_mels_count_as_mels_in_files_do(mels: Mels) -> None:
     for number, clip in enumerate(mels.clips[:5]):
         with ShardWriter(mels.data / "features", f"mel-{number:06d}") as shard:

@@ -80,6 +80,22 @@ def test_audio_beside_the_data_folder_is_named_from_it(data: Path, utterances: U
     assert read_rows(data / TRAIN)[0]["target_audio_path"].startswith("audio/emilia/KO-B00000/")
 
 
+def test_the_account_shows_the_share_held_out_and_audio_that_lies_outside(
+    data: Path, utterances: Utterances, tmp_path: Path
+) -> None:
+    below = write_pairs(data, utterances, PairLimits(), 0.2, "speaker")
+    assert (below.held_out, below.clips, below.outside) == (19, 77, False)  # one of four speakers
+    assert "of 19 held-out clips (24.7%)" in str(below)
+    assert "outside" not in str(below)
+    for kind in ("text_ids", "codes"):
+        (data / "other" / kind).parent.mkdir(exist_ok=True)
+        (data / kind).rename(data / "other" / kind)
+    beside = write_pairs(data / "other", utterances, PairLimits(), 0.2, "speaker")
+    assert beside.outside
+    assert read_rows(data / "other" / TRAIN)[0]["target_audio_path"].startswith("../KO-B00000/")
+    assert "extract with --allow-outside-paths, set allow_outside_paths" in str(beside)
+
+
 def test_manifests_that_are_there_are_not_overwritten(data: Path, utterances: Utterances) -> None:
     (data / VALIDATION).write_text("{}")
     with pytest.raises(ManifestError, match=r"gpt_pairs_val\.jsonl: exists; move it away first"):

@@ -8,7 +8,7 @@ from tests.house.project import PACKAGE, module_name, modules
 
 # The module map in the order the data flow; `probe` in evaluation scores a model that a recipe is still training.
 ROOMS = ["settings", "runs", "audio", "text", "data", "models", "optim", "training", "lora", "evaluation"]
-ROOMS += ["recipes", "synthesis", "recovery", "widgets", "headless"]
+ROOMS += ["recipes", "synthesis", "recovery", "widgets", "headless", "train"]
 PLACE = {room: place for place, room in enumerate(ROOMS)}
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tts_kernel.training.speed import autocast, choose_device
+from tts_kernel.training.speed import SpeedSettings, autocast, choose_device, switched
 
 CPU = torch.device("cpu")
 
@@ -42,3 +42,48 @@ def test_bfloat16_is_refused_where_the_gpu_lacks_it(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="Old GPU lacks it"):
         autocast(torch.device("cuda"), "bfloat16")
     assert autocast(torch.device("cuda"), "auto")().__class__.__name__ == "nullcontext"
+
+
+def flags() -> tuple[object, ...]:
+    cuda = torch.backends.cuda
+    kernels = (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled())
+    return (
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cudnn.benchmark,
+        *kernels,
+    )
+
+
+@pytest.mark.parametrize(("tf32", "precision"), [(True, "high"), (False, "highest")])
+@pytest.mark.parametrize("benchmark", [True, False])
+def test_the_switches_of_a_gpu_hold_inside_and_are_put_back(tf32: bool, precision: str, benchmark: bool) -> None:
+    before = flags()
+    settings = SpeedSettings(tf32=tf32, cudnn_benchmark=benchmark)
+    with pytest.raises(KeyError), switched(settings, torch.device("cuda")):
+        assert flags()[:3] == (precision, tf32, benchmark)
+        raise KeyError
+    assert flags() == before
+
+
+def test_a_cpu_keeps_its_products_exact() -> None:
+    before = flags()
+    with switched(SpeedSettings(tf32=True, cudnn_benchmark=True), CPU):
+        assert flags() == before
+    assert flags() == before
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_eager_attention_leaves_plain_products_only(device: str) -> None:
+    before = flags()
+    with switched(SpeedSettings(attention="eager"), torch.device(device)):
+        assert flags()[3:] == (False, False, True)
+    with switched(SpeedSettings(attention="fused"), torch.device(device)):
+        assert flags()[3:] == before[3:]
+    assert flags() == before
+
+
+def test_the_compiler_may_still_read_the_precision_inside() -> None:
+    with switched(SpeedSettings(), torch.device("cuda")):
+        torch.get_float32_matmul_precision()
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"

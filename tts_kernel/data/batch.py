@@ -42,6 +42,27 @@ class Batch:
     emotion_features: Tensor | None = None  # (batch, frames, bins) mel or semantic features of the target
     emotion_lengths: Tensor | None = None
     position: Position | None = None  # where the sampler goes on after this batch
+    idle: bool = False  # another process has these rows; this one only keeps it company
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Id and lengths of each row, for a report."""
+        columns = (self.ids, self.text_lengths.tolist(), self.code_lengths.tolist())
+        return [{"id": name, "text_tokens": text, "codes": codes} for name, text, codes in zip(*columns, strict=True)]
+
+    def split(self, parts: int) -> list[Batch]:
+        """The same rows in at most `parts` batches, each padded to its own longest row."""
+        size = -(-len(self.ids) // parts)
+        return [self._rows(slice(start, start + size)) for start in range(0, len(self.ids), size)]
+
+    def _rows(self, rows: slice) -> Batch:
+        cut: dict[str, Any] = {"ids": self.ids[rows]}
+        for item in fields(self):
+            if isinstance(value := getattr(self, item.name), Tensor):
+                cut[item.name] = value[rows]
+        for name, lengths in _PADDED.items():
+            if cut.get(name) is not None:
+                cut[name] = cut[name][:, : int(cut[lengths].max())]
+        return replace(self, **cut)
 
     def to(self, device: torch.device) -> Batch:
         """On the device, where half precision becomes float32."""
@@ -59,6 +80,14 @@ class Batch:
             if isinstance(getattr(self, item.name), Tensor)
         }
         return replace(self, **pinned)
+
+
+_PADDED = {
+    "text_tokens": "text_lengths",
+    "codes": "code_lengths",
+    "speaker_features": "speaker_lengths",
+    "emotion_features": "emotion_lengths",
+}
 
 
 @dataclass(frozen=True)
@@ -120,6 +149,7 @@ class PairDataset(Dataset[Batch]):
             code_lengths=code_lengths,
             speaker_ids=torch.from_numpy(self.speaker_ids[rows].astype(np.int64)),
             position=planned.after,
+            idle=planned.idle,
         )
         if self.speaker == "stored":
             batch = replace(batch, latents=speaker.frames(limits.latents[1], exactly=limits.latents[0])[0])

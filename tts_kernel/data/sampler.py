@@ -33,6 +33,7 @@ class Position:
 class PlannedBatch(NamedTuple):
     rows: np.ndarray  # of the manifest
     after: Position  # where to go on once this batch has been used
+    idle: bool = False  # the rows are another process's: there were fewer of them than processes
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ class BatchPlan:
     seed: int = 0
     shuffle: bool = True
     rank: int = 0  # of this process
-    world: int = 1  # processes; each takes every world-th row of a batch
+    world: int = 1  # processes; each takes every world-th row of a batch, which is the same whatever their number
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world <= self.batch_size:
             raise ValueError(
                 f"rank {self.rank} of {self.world} processes with batch_size {self.batch_size}: expected a rank below "
-                "their number, and a batch of at least one row each"
+                "their number, and a row of a full batch for each"
             )
         if self.window % self.batch_size:
             object.__setattr__(self, "window", max(self.window // self.batch_size, 1) * self.batch_size)
@@ -82,7 +83,9 @@ class BatchPlan:
                 if number + 1 == len(batches):
                     after = replace(position, row=position.row + self.window, batch=0)
                     after = after if after.row < len(order) else end
-                yield PlannedBatch(self.rows[batches[number][self.rank :: self.world]], after)
+                own = batches[number][self.rank :: self.world]
+                idle = len(own) == 0
+                yield PlannedBatch(self.rows[batches[number][:1] if idle else own], after, idle)
             position = replace(position, row=position.row + self.window, batch=0)
 
     def exhausted(self, position: Position) -> bool:
@@ -100,10 +103,7 @@ class BatchPlan:
         """Indices into `rows`, one array per batch in their order of use, of the window at `position.row`."""
         indices = order[position.row : position.row + self.window]
         indices = indices[np.argsort(self.lengths[indices], kind="stable")]
-        cuts = range(self.batch_size, len(indices), self.batch_size)
-        if len(indices) % self.batch_size and len(indices) % self.batch_size < self.world and len(cuts):
-            cuts = cuts[:-1]  # too few rows for every process to have one: they join the batch before
-        batches = np.split(indices, cuts)
+        batches = np.split(indices, range(self.batch_size, len(indices), self.batch_size))
         if self.shuffle:
             generator = np.random.default_rng([self.seed, position.epoch, position.start, position.row, 1])
             batches = [batches[number] for number in generator.permutation(len(batches))]

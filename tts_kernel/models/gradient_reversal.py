@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import batch_norm
 
 
@@ -47,6 +49,28 @@ class SpeakerClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, dim) -> (batch, num_speakers) logits."""
         if self.norm is not None:
-            alone = self.training and len(x) == 1  # one row has no variance: judge it by the running statistics
-            x = batch_norm(x, self.norm.running_mean, self.norm.running_var) if alone else self.norm(x)
+            x = standardise(x, self.norm)
         return self.fc2(self.fc1(x).relu())
+
+
+def standardise(x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+    """(batch, dim) -> the same by the batch's own mean and variance, which in training are those of the rows of all
+    processes together (torch's SyncBatchNorm does that for GPUs alone)."""
+    together = norm.training and dist.is_initialized()
+    rows = len(x)
+    if together:
+        counted = torch.tensor(rows, device=x.device)
+        dist.all_reduce(counted)
+        rows = int(counted)
+    if norm.training and rows == 1:  # one row has no variance: judge it by the running statistics
+        return batch_norm(x, norm.running_mean, norm.running_var)
+    if not together:
+        return norm(x)
+    mean = all_reduce(x.float().sum(0)) / rows
+    variance = all_reduce((x.float() - mean).square().sum(0)) / rows
+    with torch.no_grad():
+        momentum = norm.momentum or 0.1
+        norm.running_mean.lerp_(mean, momentum)
+        norm.running_var.lerp_(variance * rows / (rows - 1), momentum)
+        norm.num_batches_tracked += 1
+    return ((x - mean) * (variance + norm.eps).rsqrt()).to(x.dtype)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from statistics import fmean
+from typing import NamedTuple
+
+import psutil
+import torch
 
 
 class Interval:
@@ -30,23 +34,47 @@ class Interval:
         return means
 
 
+class Speed(NamedTuple):
+    """Per second."""
+
+    steps: float
+    tokens: float  # without padding
+
+
 class Clock:
-    """Speed since the last reading."""
+    """Speed since the last reading; a clock that is set back or forward does not touch it."""
 
     def __init__(self, step: int) -> None:
-        self.step, self.time = step, time.monotonic()
+        self.step, self.tokens, self.time = step, 0, time.monotonic()
 
-    def steps_per_second(self, step: int) -> float:
+    def add(self, tokens: int) -> None:
+        self.tokens += tokens
+
+    def read(self, step: int) -> Speed:
         now = time.monotonic()
-        speed = (step - self.step) / max(now - self.time, 1e-9)
-        self.step, self.time = step, now
+        seconds = max(now - self.time, 1e-9)
+        speed = Speed((step - self.step) / seconds, self.tokens / seconds)
+        self.step, self.tokens, self.time = step, 0, now
         return speed
 
 
-def describe(step: int, horizon: int, last: int, metrics: Mapping[str, float], speed: float) -> str:
-    """The one log line of an interval; its time left is to step `last`, where the session will end."""
-    seconds = int(max(last - step, 0) / speed) if speed > 0 else 0
+def memory_gb(device: torch.device) -> float:
+    """On a GPU the most that tensors have held since the last call, elsewhere what this process holds now; in GB."""
+    if device.type != "cuda":
+        return psutil.Process().memory_info().rss / 1e9
+    most = torch.cuda.max_memory_allocated(device) / 1e9
+    torch.cuda.reset_peak_memory_stats(device)
+    return most
+
+
+def describe(step: int, horizon: int, metrics: Mapping[str, float]) -> str:
+    """The one log line of an interval; its time left is to the step where the session will end."""
+    own = {name.removeprefix("train/"): value for name, value in metrics.items()}
+    seconds = int(own.pop("eta_seconds"))
+    steps, tokens, memory = (own.pop(f"{name}") for name in ("steps_per_second", "tokens_per_second", "memory_gb"))
+    if not own["skipped"]:
+        del own["skipped"]
+    own.pop("clipped", None)
+    values = "  ".join(f"{name} {value:.4g}" for name, value in own.items())
     eta = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    shown = {name.removeprefix("train/"): value for name, value in metrics.items() if name != "train/clipped"}
-    values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-    return f"step {step}/{horizon}  {values}  {speed:.2f} steps/s  eta {eta}"
+    return f"step {step}/{horizon}  {values}  {steps:.2f} steps/s  {tokens:,.0f} tokens/s  {memory:.1f} GB  eta {eta}"

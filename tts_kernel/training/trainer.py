@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Literal, NoReturn, Protocol
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -21,56 +20,35 @@ from tts_kernel.data.batch import Batch
 from tts_kernel.data.features import FeatureError
 from tts_kernel.data.loader import BatchLoader, LoaderSettings
 from tts_kernel.data.sampler import BatchPlan, Position
-from tts_kernel.models.weights import CheckpointError
-from tts_kernel.optim.optimizers import effective_rate
+from tts_kernel.models.weights import CheckpointError, read_checkpoint
+from tts_kernel.optim.optimizers import evaluation_mode, training_mode
 from tts_kernel.runs import Run
-from tts_kernel.training.checkpoints import FORMAT, CheckpointFolder, random_state, set_random_state
+from tts_kernel.training.checkpoints import CheckpointFolder
+from tts_kernel.training.guards import (
+    MOST_ROLLBACKS,
+    BadStep,
+    OnOutOfMemory,
+    OnSpike,
+    Spike,
+    SpikeWatch,
+    finite_or_none,
+    not_finite,
+)
 from tts_kernel.training.metrics import MetricLog
-from tts_kernel.training.progress import Clock, Interval, describe
-from tts_kernel.training.signals import stop_signals
+from tts_kernel.training.processes import Processes
+from tts_kernel.training.progress import Clock, Interval, describe, memory_gb
+from tts_kernel.training.signals import StopRequests, stop_requests
 from tts_kernel.training.speed import Precision, autocast
+from tts_kernel.training.state import RunState, Standing
+from tts_kernel.training.update import Objective, TrainingError, Updated, Updater
 
 log = logging.getLogger(__name__)
-
-# What a resume takes from the settings of now, not from the optimizer's saved state.
-_MAY_CHANGE = ("initial_lr", "weight_decay", "d_coef")
 
 Status = Literal["finished", "mels exhausted", "step limit reached"]
 
 
-class TrainingError(RuntimeError):
-    """Training cannot go on: a value that is not finite, or a resume that contradicts its checkpoint."""
-
-
 class RunInterrupted(KeyboardInterrupt):
     """The user or the system asked the run to stop; it has been saved."""
-
-
-@dataclass
-class Terms:
-    """What a loss makes of one batch: sums, so that the mean over several batches is exact."""
-
-    sums: dict[str, Tensor]  # by loss term, over its targets
-    hits: dict[str, Tensor] = field(default_factory=dict)  # right answers, by metric name
-
-
-class Objective(Protocol):
-    """The recipe's loss. `weights` by term; a term's targets are counted before the forward pass, so that each
-    micro-batch can be divided by the total of its update."""
-
-    weights: Mapping[str, float]
-
-    def counts(self, batch: Batch) -> dict[str, int]:
-        """Targets of each term, and of each metric in `Terms.hits`."""
-
-    def __call__(self, batch: Batch) -> Terms:
-        """Forward pass."""
-
-    def before_step(self, step: int) -> dict[str, float]:
-        """Called before every update, with its number counted from 0; returns metrics to log, with full names."""
-
-    def summary(self, split: Literal["train", "val"], means: Mapping[str, float]) -> dict[str, float]:
-        """Mean of each term and metric -> metrics under their full names, `train/...` or `val/...`."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +63,13 @@ class LoopSettings:
     validate_every: int = 500
     save_every: int = 500
     keep_checkpoints: int = 3  # step_*.pth
+    keep_best: int = 0
+    background_saves: bool = False
+    max_bad_steps: int = 3  # in a row
+    on_spike: OnSpike = "warn"
+    rollback_rate: float = 0.5
+    on_out_of_memory: OnOutOfMemory = "stop"
+    aim: bool = False
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     precision: Precision = "auto"
 
@@ -99,6 +84,7 @@ class Outcome:
     val_before: dict[str, float]
     val_after: dict[str, float]
     seconds: float  # of this session
+    val_averaged: dict[str, float] = field(default_factory=dict)  # of averaged.pth, where one was asked for
 
 
 class Trainer:
@@ -108,7 +94,6 @@ class Trainer:
         self,
         *,
         run: Run,
-        model: nn.Module,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         rate: Callable[[int], float],
@@ -116,83 +101,104 @@ class Trainer:
         plan: BatchPlan,
         validation: tuple[Dataset[Batch], BatchPlan],
         settings: LoopSettings,
-        device: torch.device,
+        processes: Processes,
         identity: Mapping[str, Any],
         digest: Callable[[int], int],
+        recorded: Mapping[str, Any],
     ) -> None:
         """`rate` is the factor on the peak rate by update. `identity` holds what a resume must not change (the
-        horizon is added), by name, as plain values; it is stored in every checkpoint. `digest(n)` is a checksum of
-        the first n rows of the plan and their order: a resume compares it over the rows begun with."""
-        self.run, self.model, self.objective, self.optimizer = run, model, objective, optimizer
-        self.plan, self.settings, self.device = plan, settings, device
-        loading = replace(settings.loader, pin_memory=settings.loader.pin_memory and device.type == "cuda")
-        self.loader = BatchLoader(data, plan, loading)
-        self.held_loader = BatchLoader(*validation, loading)
+        horizon is added), by name, as plain values; it is stored in every checkpoint, as are the settings in
+        `recorded`. `digest(n)` is a checksum of the first n rows of the plan and their order: a resume compares it over
+        the rows begun with."""
+        self.run, self.objective, self.optimizer, self.rate = run, objective, optimizer, rate
+        self.model, self.processes, self.settings = objective.model, processes, settings
+        own = {"rank": processes.rank, "world": processes.world}
+        held, held_plan = validation
+        self.plan = replace(plan, **own)
+        pinned = settings.loader.pin_memory and processes.device.type == "cuda"
+        loading = replace(settings.loader, pin_memory=pinned)
+        self.loader = BatchLoader(data, self.plan, loading)
+        self.held_loader = BatchLoader(held, replace(held_plan, **own), loading)
         self.horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
-        self.identity = {**identity, "horizon": self.horizon}
-        self.digest = lru_cache(maxsize=1)(digest)  # over millions of rows; asked at every save, new once a window
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        self.autocast = autocast(device, settings.precision)
-        self.trainable = [p for group in optimizer.param_groups for p in group["params"]]
-        self.checkpoints = CheckpointFolder(run.checkpoints, settings.keep_checkpoints)
-        self.step, self.position = 0, Position()
-        self.val_before: dict[str, float] = {}
-        self.val_last: dict[str, float] = {}
-        self.train_last: dict[str, float] = {}
+        self.state = RunState(
+            objective.model,
+            optimizer,
+            self.plan,
+            processes,
+            identity={**identity, "horizon": self.horizon},
+            digest=digest,
+            settings=recorded,
+        )
+        self.autocast = autocast(processes.device, settings.precision)
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.updater = Updater(
+            objective,
+            processes.wrap(objective),
+            optimizer,
+            processes,
+            grad_clip=settings.grad_clip,
+            autocast=self.autocast,
+            on_out_of_memory=settings.on_out_of_memory,
+        )
+        self.checkpoints = CheckpointFolder(
+            run.checkpoints, settings.keep_checkpoints, settings.keep_best, background=settings.background_saves
+        )
+        self.watch = SpikeWatch()
         self.interval = Interval()
         self.resumed = False
+        self._metrics: MetricLog | None = None  # on the main process, during `fit`
         self._saved_at = self._validated_at = -1
 
     # One update
 
-    def update(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
-        """One optimiser step. Losses are sums over targets, divided once by their total, so the gradient does not
-        depend on how the batch was split (but for an adversary that standardises each micro-batch). A gradient that is
-        not finite raises before it reaches a weight."""
-        extra = self.objective.before_step(self.step)
-        totals: dict[str, int] = defaultdict(int)
-        for batch in micro_batches:
-            for name, count in self.objective.counts(batch).items():
-                totals[name] += count
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+    def update(self, micro_batches: Sequence[Batch], totals: Mapping[str, int]) -> Updated:
+        """One optimiser step, by the schedule's rate. One that is not finite is reported and not taken; raises
+        TrainingError after too many of them in a row, and where memory does not suffice."""
+        factor = self.rate(self.now.step) * self.now.rate_scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
         try:
-            for batch in micro_batches:
-                terms = self._backward(batch.to(self.device), totals)
-                for name, value in {**terms.sums, **terms.hits}.items():
-                    sums[name] += value.detach()
+            done = self.updater(micro_batches, totals)
         except torch.OutOfMemoryError as error:
             half, double = max(self.plan.batch_size // 2, 1), 2 * self.settings.grad_accumulation
             raise TrainingError(
-                f"step {self.step + 1}: out of GPU memory at batch_size {self.plan.batch_size}; resume run "
-                f"{self.run.name} with batch_size {half} and grad_accumulation {double}, which is the same update"
+                f"step {self.now.step + 1}: out of GPU memory at batch_size {self.plan.batch_size}; resume run "
+                f"{self.run.name} with batch_size {half} and grad_accumulation {double}, which is the same update, or "
+                "with on_out_of_memory 'split'"
             ) from error
-        means = {name: (value / totals[name]).item() for name, value in sums.items() if totals[name]}
-        try:
-            norm = clip_grad_norm_(self.trainable, self.settings.grad_clip, error_if_nonfinite=True).item()
-        except RuntimeError as error:
-            self._refuse_non_finite(micro_batches, means, error)
-        rate = effective_rate(self.optimizer)  # the one this step uses
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        own = {"train/lr": rate, "train/grad_norm": norm, "train/clipped": float(norm > self.settings.grad_clip)}
-        return {**self.objective.summary("train", means), **extra, **own}
+        self.now.step += 1
+        self.now.parts = self.updater.parts
+        if done.taken:
+            self.now.bad_steps = 0
+        else:
+            self._refuse(micro_batches, done)
+        return done
 
-    def _backward(self, batch: Batch, totals: Mapping[str, int]) -> Terms:
-        with self.autocast():
-            terms = self.objective(batch)
-            parts = [w * terms.sums[name] / max(totals[name], 1) for name, w in self.objective.weights.items()]
-        torch.stack(parts).sum().backward()
-        return terms
-
-    def _refuse_non_finite(self, micro_batches: Sequence[Batch], means: Mapping[str, float], error: Exception) -> None:
-        ids = [name for batch in micro_batches for name in batch.ids]
-        raise TrainingError(
-            f"step {self.step + 1}: the gradient is not finite (losses {means}); the step was not taken and the "
-            f"weights are as they were. Pairs: {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}. "
-            f"Look at these clips, or resume run {self.run.name} with a lower learning_rate or grad_clip"
-        ) from error
+    def _refuse(self, micro_batches: Sequence[Batch], done: Updated) -> None:
+        """Keep what there is to know of an update that was not taken; stop after too many in a row."""
+        self.now.bad_steps += 1
+        gradients = not_finite({name: p.grad for name, p in self.model.named_parameters()})
+        self.updater.clear()
+        shares = self.processes.gather([fact for b in micro_batches if not b.idle for fact in b.facts()])
+        bad = BadStep(
+            step=self.now.step,
+            losses={name: finite_or_none(value) for name, value in done.means.items()},
+            gradient_norm=finite_or_none(done.norm),
+            learning_rate=done.rate,
+            pairs=[fact for share in shares for fact in share],
+            parameters=gradients,
+            position=micro_batches[-1].position,
+        )
+        if self.processes.main:
+            bad.write(self.run.folder)
+        if self.now.bad_steps >= self.settings.max_bad_steps:
+            raise TrainingError(
+                f"{bad}. {self.now.bad_steps} in a row (max_bad_steps): the run stops, its last checkpoint stands. "
+                f"Look at these clips, or resume run {self.run.name} with a lower learning_rate or grad_clip, or with "
+                "precision 'float32'"
+            )
+        log.warning("%s", bad)
 
     # Validation
 
@@ -200,52 +206,77 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """The whole validation split, by the path that training takes."""
         self.model.eval()
-        sums: dict[str, float] = defaultdict(float)
+        names, device = self.objective.names, self.processes.device
+        sums = {name: torch.zeros((), device=device) for name in names}
         totals: dict[str, int] = defaultdict(int)
-        for batch in self.held_loader.batches(Position()):
-            for name, count in self.objective.counts(batch).items():
-                totals[name] += count
-            with self.autocast():
-                terms = self.objective(batch.to(self.device))
-            for name, value in {**terms.sums, **terms.hits}.items():
-                sums[name] += value.item()
+        with self.at_rest():
+            for batch in self.held_loader.batches(Position()):
+                with self.autocast():
+                    found = self.objective(batch.to(device))  # also where idle: a sharded model needs all
+                if batch.idle:
+                    continue
+                for name, count in self.objective.counts(batch).items():
+                    totals[name] += count
+                for name, value in found.items():
+                    sums[name] += value
         self.model.train()
-        means = {name: value / totals[name] for name, value in sums.items() if totals[name]}
+        counted = torch.tensor([totals[name] for name in names], dtype=torch.float64)
+        summed = torch.stack([sums[name].double() for name in names]).cpu()
+        both = self.processes.total(torch.stack([summed, counted]).to(device)).tolist()
+        means = {name: value / count for name, value, count in zip(names, *both, strict=True) if count}
         return self.objective.summary("val", means)
+
+    def validate_file(self, path: Path) -> dict[str, float]:
+        """The validation split with the weights of a checkpoint, which the model then has."""
+        weights = read_checkpoint(path)["model"]
+        self.model.load_state_dict(self.processes.parts_of(weights, self.model.state_dict()))
+        return self.validate()
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """The model has the weights that are to be used and kept, where the optimizer trains on others."""
+        evaluation_mode(self.optimizer)
+        try:
+            yield
+        finally:
+            training_mode(self.optimizer)
 
     # The loop
 
     def fit(self) -> Outcome:
-        """Train from where the run folder stands to the end of the data. Raises RunInterrupted after SIGINT or SIGTERM
-        and FeatureError for a bad file, both after saving; TrainingError when a step must not be taken (the last
+        """Train from where the run folder stands to the end of the data. Raises RunInterrupted when asked to stop and
+        FeatureError for a bad file, both after saving; TrainingError when a step must not be taken (the last
         checkpoint stands)."""
         started = time.monotonic()
         self.resume_if_started()
         begun = (self.run.folder / "metrics.jsonl").exists()  # also by a session that died before its first checkpoint
-        with (
-            MetricLog(self.run.folder, (self.step if self.resumed else -1) if begun else None) as metrics,
-            stop_signals() as stop,
-            tqdm(total=self.last_step, initial=self.step, desc=self.run.name, unit="step", mininterval=1.0) as bar,
-        ):
+        with ExitStack() as stack:
+            stack.callback(self.checkpoints.close)
+            stop = stack.enter_context(stop_requests(self.run.folder / "stop"))
+            silent = {} if self.processes.main else {"disable": True}
+            shown = {"desc": self.run.name, "unit": "step", "mininterval": 1.0}
+            bar = stack.enter_context(tqdm(total=self.last_step, initial=self.now.step, **shown, **silent))
+            stack.callback(self._close_metrics)
+            self._open_metrics((self.now.step if self.resumed else -1) if begun else None)
             self.model.train()
+            training_mode(self.optimizer)
             if not self.resumed:
-                self.val_before = self._validate_and_log(metrics)
+                self.now.val_before = self._validate_and_log()
             try:
-                status = self._train(metrics, stop, bar)
-            except FeatureError:
-                self.save()
-                raise
-            except TrainingError:
-                raise
-            except RuntimeError:
-                if not stop.is_set():
+                status = self._train(stop, bar)
+            except RuntimeError as error:
+                # A signal that went to the loader's processes as well; a collective that failed is not to be saved.
+                if isinstance(error, TrainingError) or not stop.is_set() or self.processes.world > 1:
                     raise
-                self._save_and_stop()  # the signal went to the loader's processes as well
-            if self._validated_at != self.step:
-                self._validate_and_log(metrics)
-            if self._saved_at != self.step:
+                self._save_and_stop()
+            if self._validated_at != self.now.step:
+                self._validate_and_log()
+            if self._saved_at != self.now.step:
                 self.save()
-        return Outcome(status, self.step, self.horizon, self.val_before, self.val_last, time.monotonic() - started)
+            self.checkpoints.wait()
+        self.processes.wait()
+        now = self.now
+        return Outcome(status, now.step, self.horizon, now.val_before, now.val_last, time.monotonic() - started)
 
     @property
     def last_step(self) -> int:
@@ -256,161 +287,189 @@ class Trainer:
             last = min(last, -(-plan.available // (plan.batch_size * self.settings.grad_accumulation)))
         return min(last, self.settings.max_steps or last)
 
-    def _train(self, metrics: MetricLog, stop: threading.Event, bar: tqdm) -> Status:
-        clock = Clock(self.step)
-        limit = self.settings.max_steps
-        for micro_batches in self._updates():
-            if limit and self.step >= limit:
-                return "step limit reached"
-            self.interval.add(self.update(micro_batches))
-            assert micro_batches[-1].position is not None
-            self.position = micro_batches[-1].position
-            bar.update()
-            if self.step % self.settings.log_every == 0 or self.step == 1:
-                self.train_last = self.interval.means()
-                speed = clock.steps_per_second(self.step)
-                metrics.write(self.step, {**self.train_last, "train/steps_per_second": speed})
-                log.info(describe(self.step, self.horizon, self.last_step, self.train_last, speed))
-            if self.step % self.settings.validate_every == 0:
-                self._validate_and_log(metrics)
-                clock = Clock(self.step)  # the speed is that of training
-            if self.step % self.settings.save_every == 0:
-                self.save()
-                clock = Clock(self.step)
-            if stop.is_set():
-                self._save_and_stop()
-        return "finished" if self.position.epoch >= self.settings.epochs else "mels exhausted"
+    def _train(self, stop: StopRequests, bar: tqdm) -> Status:
+        """From the position of now to the end, and again from an earlier one after each rollback."""
+        while True:
+            clock = Clock(self.now.step)
+            for micro_batches, failure in self._updates():
+                if self.settings.max_steps and self.now.step >= self.settings.max_steps:
+                    return "step limit reached"
+                requests = [stop.is_set(), failure is not None]
+                totals, (stopping, failed) = self.updater.totals(micro_batches, requests)
+                if failed:
+                    self.save()
+                    self.checkpoints.wait()
+                    raise failure or FeatureError("another process could not use a file of its rows; it says which")
+                spike = self._step(micro_batches, totals, clock)
+                bar.update()
+                if spike is not None and self.settings.on_spike == "rollback":
+                    self._roll_back(spike)
+                    bar.n = self.now.step
+                    break
+                if self.now.step % self.settings.log_every == 0 or self.now.step == 1:
+                    self._log_interval(clock)
+                if self.now.step % self.settings.validate_every == 0:
+                    self._validate_and_log()
+                    clock = Clock(self.now.step)  # the speed is that of training
+                if self.now.step % self.settings.save_every == 0:
+                    self.save()
+                    clock = Clock(self.now.step)
+                if stopping or (self.processes.world == 1 and stop.is_set()):
+                    self._save_and_stop(stop.why)
+            else:
+                return "finished" if self.now.position.epoch >= self.settings.epochs else "mels exhausted"
 
-    def _save_and_stop(self) -> NoReturn:
+    def _step(self, micro_batches: Sequence[Batch], totals: Mapping[str, int], clock: Clock) -> Spike | None:
+        """One update and its metrics; the spike that it makes sure of."""
+        extra = self.objective.before_step(self.now.step)
+        done = self.update(micro_batches, totals)
+        assert micro_batches[-1].position is not None
+        self.now.position = micro_batches[-1].position
+        clock.add(done.tokens)
+        metrics = {**extra, "train/lr": done.rate, "train/skipped": float(not done.taken)}
+        if not done.taken:
+            self.interval.add(metrics)
+            return None
+        clipped = float(done.norm > self.settings.grad_clip)
+        own = {"train/grad_norm": done.norm, "train/clipped": clipped}
+        self.interval.add({**self.objective.summary("train", done.means), **metrics, **own})
+        if self.settings.on_spike == "ignore":
+            return None
+        weights = self.objective.weights
+        spike = self.watch.add(sum(weights[name] * done.means[name] for name in self.objective.tokens))
+        if spike is not None:
+            log.warning("step %d: %s", self.now.step, spike)
+        return spike
+
+    def _log_interval(self, clock: Clock) -> None:
+        self.now.train_last = self.interval.means()
+        speed = clock.read(self.now.step)
+        left = max(self.last_step - self.now.step, 0)
+        now = {
+            "train/steps_per_second": speed.steps,
+            "train/tokens_per_second": speed.tokens,
+            "train/memory_gb": memory_gb(self.processes.device),
+            "train/eta_seconds": left / speed.steps if speed.steps else 0.0,
+        }
+        self._log(self.now.step, {**self.now.train_last, **now})
+        log.info(describe(self.now.step, self.horizon, {**self.now.train_last, **now}))
+
+    def _save_and_stop(self, why: str = "") -> NoReturn:
         self.save()
+        self.checkpoints.wait()
+        by = f" ({why})" if why else ""
         raise RunInterrupted(
-            f"run {self.run.name} stopped at step {self.step} of {self.horizon} and is saved in "
+            f"run {self.run.name} stopped at step {self.now.step} of {self.horizon}{by} and is saved in "
             f"{self.checkpoints.latest_full}; start it again with run_name {self.run.name} to go on"
         )
 
-    def _validate_and_log(self, metrics: MetricLog) -> dict[str, float]:
-        self.val_last = self.validate()
-        self._validated_at = self.step
-        metrics.write(self.step, self.val_last)
+    def _validate_and_log(self) -> dict[str, float]:
+        self.now.val_last = self.validate()
+        self._validated_at = self.now.step
+        self._log(self.now.step, self.now.val_last)
         # What the run started from is no result of it, however low its loss.
-        better = self.checkpoints.save_best(self._weights(), self.val_last) if self.step else []
-        values = "  ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in self.val_last.items())
-        log.info("step %d  validation  %s%s", self.step, values, f"  -> {', '.join(better)}" if better else "")
-        return self.val_last
+        better = self._save_best() if self.now.step else []
+        values = "  ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in self.now.val_last.items())
+        log.info("step %d  validation  %s%s", self.now.step, values, f"  -> {', '.join(better)}" if better else "")
+        return self.now.val_last
 
-    def _updates(self) -> Iterator[list[Batch]]:
-        """Micro-batches by update, to the end of the last epoch or of what is available. The last update of an epoch
-        may have fewer."""
-        while self.position.epoch < self.settings.epochs:
-            epoch = self.position.epoch
-            group: list[Batch] = []
-            for batch in self.loader.batches(self.position):
-                group.append(batch)
-                if len(group) == self.settings.grad_accumulation:
-                    yield group
-                    group = []
-            if group:
-                yield group
-            if self.plan.exhausted(self.position):
+    def _updates(self) -> Iterator[tuple[list[Batch], FeatureError | None]]:
+        """Micro-batches by update, to the end of the last epoch or of what is available; the last update of an epoch
+        may have fewer. A file that cannot be used comes out as the error that it is, last."""
+        while self.now.position.epoch < self.settings.epochs:
+            epoch = self.now.position.epoch
+            batches = self.loader.batches(self.now.position)
+            try:
+                while group := list(islice(batches, self.settings.grad_accumulation)):
+                    yield group, None
+            except FeatureError as error:
+                yield [], error
                 return
-            if self.position.epoch == epoch:
-                self.position = Position(epoch + 1)
+            if self.plan.exhausted(self.now.position):
+                return
+            if self.now.position.epoch == epoch:
+                self.now.position = Position(epoch + 1)
+
+    # Metrics
+
+    def _open_metrics(self, resumed_at: int | None) -> None:
+        if self.processes.main:
+            self._metrics = MetricLog(self.run.folder, resumed_at, aim=self.settings.aim)
+
+    def _close_metrics(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._metrics is not None:
+            self._metrics.write(step, metrics)
 
     # Checkpoints
 
-    def _weights(self) -> dict[str, Any]:
-        return {"model": self.model.state_dict(), "step": self.step, "epoch": self.position.epoch, "format": FORMAT}
+    @property
+    def now(self) -> Standing:
+        """Where the run stands."""
+        return self.state.now
+
+    def _save_best(self) -> list[str]:
+        with self.at_rest():
+            weights = self.state.weights()
+            if not self.processes.main:
+                return []
+            return self.checkpoints.save_best(weights, self.now.val_last, self.now.step)
 
     def save(self) -> None:
-        """latest_full.pth, latest.pth and the step file."""
-        weights = self._weights()
-        full = {
-            **weights,
-            "optimizer": self.optimizer.state_dict(),
-            "optimizer_type": type(self.optimizer).__name__.lower(),
-            "scheduler": {"last_epoch": self.schedule.last_epoch},
-            "scaler": None,  # bfloat16 needs none; the key is the guide's
-            "manifests": self.identity.get("manifests"),
-            "identity": self.identity,
-            "position": self.position.to_mapping(),
-            "batch_size": self.plan.batch_size,
-            "rows_begun": self._rows_begun(self.position),
-            "rows_digest": self.digest(self._rows_begun(self.position)),
-            "random": random_state(),
-            "val_before": self.val_before,
-            **{name.replace("/", "_"): value for name, value in {**self.train_last, **self.val_last}.items()},
-            "val_last": self.val_last,
-            "train_last": self.train_last,
-            "interval": self.interval.steps,
-        }
-        self.checkpoints.save_latest(weights, full, self.step)
-        self._saved_at = self.step
-
-    def _rows_begun(self, position: Position) -> int:
-        """How many rows, from the head, a resume must find as they were."""
-        return position.end if position.epoch == 0 else self.plan.available
+        """latest_full.pth, latest.pth and the step file. All processes have to call it."""
+        self.now.interval, self.now.usual_loss = self.interval.steps, self.watch.state()
+        with self.at_rest():
+            weights = self.state.weights()
+            full = self.state.full(weights)
+            if self.processes.main:
+                self.checkpoints.save_latest(weights, full, self.now.step, healthy=not self.watch.suspicious)
+        self._saved_at = self.now.step
 
     def resume_if_started(self) -> None:
-        """`resume`, once, where the run folder holds a checkpoint."""
-        if not self.resumed and self.checkpoints.latest_full.is_file():
-            self.resume()
-
-    def resume(self) -> None:
-        """Weights, optimiser, schedule, sampler position and random states as they were saved. Raises TrainingError,
-        naming each difference, if the run's identity changed."""
+        """Once, where the run folder holds a checkpoint: weights, optimiser, position and random states as they were
+        saved. Raises TrainingError, naming each difference, if the run's identity changed."""
+        if self.resumed or not self.checkpoints.begun():
+            return
         content = self.checkpoints.read_latest()
-        before = content["identity"]
-        changed = [
-            f"{name}: {before.get(name)!r} when it was saved, {value!r} now"
-            for name, value in self.identity.items()
-            if before.get(name) != value
-        ]
-        begun = content["rows_begun"]
-        if not changed and content["rows_digest"] != self.digest(begun):
-            changed = [f"manifest: its first {begun:,} rows, which were trained on, are others or in another order"]
-        if changed:
-            raise TrainingError(
-                f"run {self.run.name} cannot go on at step {content['step']} with other facts than it began with:\n  "
-                + "\n  ".join(changed)
-                + "\nUse the old values, or start a new run with base_checkpoint "
-                + str(self.checkpoints.folder / "latest.pth")
-            )
-        missing, unexpected = self.model.load_state_dict(content["model"], strict=False)
-        if missing or unexpected:
-            raise CheckpointError(f"{self.checkpoints.latest_full}: missing {missing[:4]}, unexpected {unexpected[:4]}")
-        kind = type(self.optimizer).__name__.lower()
-        if content["optimizer_type"] == kind:
-            asked = [
-                {name: group[name] for name in _MAY_CHANGE if name in group} for group in self.optimizer.param_groups
-            ]
-            self.optimizer.load_state_dict(content["optimizer"])
-            for group, values in zip(self.optimizer.param_groups, asked, strict=True):
-                group.update(values)
-            self._saved_at = content["step"]
-        else:
-            log.warning(
-                "the checkpoint's optimizer is %s, this run's is %s: weights kept, optimizer state dropped",
-                content["optimizer_type"],
-                kind,
-            )
-        self.step = content["step"]
-        self.position = Position(**content["position"])
-        if content["batch_size"] != self.plan.batch_size and self.position.batch:
-            log.warning(
-                "batch_size was %d and is %d: the current window of %d rows is begun again",
-                content["batch_size"],
-                self.plan.batch_size,
-                min(self.plan.window, self.position.end - self.position.start - self.position.row),
-            )
-            self.position = replace(self.position, batch=0)
-        self.schedule.last_epoch = self.step
-        for group, peak, factor in zip(
-            self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True
-        ):
-            group["lr"] = peak * factor(self.step)
-        self.val_before, self.val_last = content["val_before"], content["val_last"]
-        self.train_last = content["train_last"]
-        self.interval.steps = content["interval"]
-        set_random_state(content["random"])
+        self.state.check(content, self.run.name, self.checkpoints.folder / "latest.pth")
+        self._restore(content)
         self.resumed = True
-        log.info("run %s resumed at step %d of %d", self.run.name, self.step, self.horizon)
+        log.info("run %s resumed at step %d of %d", self.run.name, self.now.step, self.horizon)
+
+    def _restore(self, content: Mapping[str, Any]) -> None:
+        if self.state.restore(content):
+            self._saved_at = self.now.step
+        self.updater.parts = self.now.parts if self.settings.on_out_of_memory == "split" else 1
+        self.interval.steps = list(self.now.interval)
+        self.watch.restore(self.now.usual_loss)
+
+    def _roll_back(self, spike: Spike) -> None:
+        """Back to the newest checkpoint from before the spike, at a lower rate. Raises TrainingError where that has
+        been tried too often or there is none."""
+        done, scale = self.now.rollbacks + 1, self.now.rate_scale * self.settings.rollback_rate
+        if done > MOST_ROLLBACKS:
+            raise TrainingError(
+                f"step {self.now.step}: {spike}, for the {done}th time, each at a lower rate (now x "
+                f"{self.now.rate_scale:g}); the run stops, its checkpoints stand. Look at the data around this step"
+            )
+        if self.processes.main:
+            self.checkpoints.wait()
+        self.processes.wait()
+        try:
+            content = self.checkpoints.read_last_good()
+        except CheckpointError as error:
+            raise TrainingError(
+                f"step {self.now.step}: {spike}, and there is no good checkpoint to go back to ({error}); start again "
+                "with a lower learning_rate, or save more often (save_every)"
+            ) from error
+        was = self.now.step
+        self._restore(content)
+        self.now.rollbacks, self.now.rate_scale = done, scale
+        log.warning("rolled back from step %d to %d; the rate is now x %g", was, self.now.step, scale)
+        self._close_metrics()
+        self._open_metrics(self.now.step)
+        self._saved_at = self._validated_at = -1

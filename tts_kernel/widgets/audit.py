@@ -15,8 +15,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from tts_kernel.runs import Run
-from tts_kernel.widgets.curves import BLUE, COLOURS, GREEN, GREY, ORANGE, RED
-from tts_kernel.widgets.figures import make_figure, plain, save_figure, say_instead
+from tts_kernel.widgets.figures import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    make_figure,
+    plain,
+    save_figure,
+    say_instead,
+)
 
 SEVERITY_COLOURS = {"error": RED, "warning": ORANGE, "info": BLUE}
 COMMAS = FuncFormatter(lambda value, _: f"{value:,.0f}")

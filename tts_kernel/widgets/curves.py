@@ -1,141 +1,292 @@
-"""Figures of a training run and of its judgement, as PNG files in the run's figures/ whose paths are returned."""
+"""The course of a training run, drawn from its folder or from event files alone: of one that is going on, has finished
+or has crashed, and of several on top of each other."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from tts_kernel.recovery.history import History, Series, read_history
 from tts_kernel.runs import Run
-from tts_kernel.widgets.figures import make_figure, save_figure
+from tts_kernel.widgets.figures import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    make_figure,
+    plain,
+    png,
+    save_figure,
+    say_instead,
+)
+from tts_kernel.widgets.lines import draw, label_steps, mark_missing, scale, thin
+from tts_kernel.widgets.saved import best, latest, lowest, saved
+from tts_kernel.widgets.stage2 import emotion_space as emotion_space
+from tts_kernel.widgets.stage2 import judged as judged
+from tts_kernel.widgets.stage2 import probes as probes
 
-# Okabe & Ito's palette: told apart by colour-blind readers, and in print.
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#7F7F7F"
-COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56B4E9", "#F0E442", "#000000")
-
-
-def _draw(axis: Axes, run: Run, metric: str, label: str, colour: str, *, marks: bool = False) -> None:
-    steps, values = run.series(metric)
-    finite = [np.nan if value is None else value for value in values]
-    if steps:
-        axis.plot(steps, finite, "o-" if marks else "-", color=colour, label=label, linewidth=1.4, markersize=4)
+TITLES = {"text": "text", "mel": "semantic codes", "gpt": "both, weighted"}
+COMPARED = ("train/text_loss", "train/mel_loss", "val/loss", "train/grad_norm", "train/lr", "train/tokens_per_second")
+STYLES = ("-", "--", ":", "-.")
 
 
 def training(run: Run) -> Path:
-    """Losses, speaker accuracy against chance with the reversal's strength, rate and gradient norm, by step."""
-    figure, axes = make_figure(12, 3.6, 1, 3)
-    losses, speaker, rate = axes[0]
-    for name, colour in (("mel", BLUE), ("text", ORANGE)):
-        title = "semantic codes" if name == "mel" else "text"
-        _draw(losses, run, f"train/{name}_loss", f"{title}, training", colour)
-        _draw(losses, run, f"val/{name}_loss", f"{title}, validation", colour, marks=True)
-    losses.set(title="Cross-entropy", xlabel="step", ylabel="nats per token", ylim=(0, None))
-    if losses.lines:
-        losses.legend(fontsize=8, frameon=False)
-
-    mapping = run.folder / "speaker_mapping.json"
-    if mapping.exists() and run.series("train/speaker_acc")[0]:
-        chance = 1.0 / len(json.loads(mapping.read_text(encoding="utf-8")))
-        _draw(speaker, run, "train/speaker_acc", "training", BLUE)
-        _draw(speaker, run, "val/speaker_acc", "validation", BLUE, marks=True)
-        speaker.axhline(chance, color=GREY, linestyle="--", linewidth=1, label=f"chance {chance:.3f}")
-        speaker.set(title="The adversary's speaker accuracy", xlabel="step", ylabel="accuracy", ylim=(0, 1))
-        strength = speaker.twinx()
-        _draw(strength, run, "train/grl_lambda", "reversal strength", RED)
-        strength.set_ylabel("reversal strength", color=RED)
-        strength.spines["top"].set_visible(False)
-        speaker.set_ylim(0, 1.2)
-        speaker.set_yticks(np.linspace(0, 1, 6))
-        strength.set_ylim(0, 1.2 * max(run.series("train/grl_lambda")[1]) or 1.0)
-        speaker.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", columnspacing=1.0)
-    else:
-        speaker.set_axis_off()
-        speaker.text(0.5, 0.5, "no adversary in this stage", ha="center", color=GREY)
-
-    _draw(rate, run, "train/lr", "learning rate", GREEN)
-    rate.set(title="Learning rate and gradient", xlabel="step", ylim=(0, None))
-    rate.set_ylabel("learning rate", color=GREEN)
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    norm = rate.twinx()
-    _draw(norm, run, "train/grad_norm", "gradient norm", PURPLE)
-    norm.set_ylabel("gradient norm before clipping", color=PURPLE)
-    norm.set_ylim(0, None)
-    norm.spines["top"].set_visible(False)
-    return save_figure(figure, run, "training")
+    """The figure of `draw_training` as the run's figures/training.png."""
+    return save_figure(draw_training(read_history(run.folder)), run, "training")
 
 
-def judged(run: Run) -> list[Path]:
-    """The figures of a judgement, those for which the run has the data."""
-    return [probes(run), emotion_space(run)] if (run.folder / "emotion_after.npz").exists() else [probes(run)]
+def compare(paths: Sequence[Path | str | Run], metrics: Sequence[str] = ()) -> bytes:
+    """PNG with one drawing for each metric, all runs in each. `paths` are run folders, event files or their folders;
+    without `metrics`, those of COMPARED that any of them has."""
+    histories = [read_history(path.folder if isinstance(path, Run) else path) for path in paths]
+    return png(draw_comparison(histories, metrics))
 
 
-def probes(run: Run) -> Path:
-    """What a fresh linear probe reads from held-out emotion vectors before and after, with chance and the targets."""
-    facts: dict[str, Any] = json.loads((run.folder / "probe.json").read_text(encoding="utf-8"))
-    figure, axes = make_figure(8.4, 3.6, 1, 2)
-    bars, loss = axes[0]
-    for place, name in enumerate(("speaker", "style")):
-        before, after = facts[f"{name}_before"], facts[f"{name}_after"]
-        if before is None or after is None:
-            bars.text(place, 0.5, "not\nmeasured", ha="center", va="center", color=GREY)
-            continue
-        for shift, probe, colour in ((-0.2, before, GREY), (0.2, after, BLUE)):
-            bars.bar(place + shift, probe["accuracy"], 0.36, color=colour, yerr=probe["spread"], capsize=3)
-            bars.text(place + shift, 0.02, f"{probe['accuracy']:.2f}", ha="center", color="white", fontsize=9)
-        bars.hlines(after["chance"], place - 0.42, place + 0.42, color="black", linestyle="--", linewidth=1)
-        if name == "speaker":
-            limit = after["chance"] + 0.5 * (before["accuracy"] - after["chance"])
+def draw_training(history: History) -> Figure:
+    """Losses; validation with the best and the latest checkpoint; speaker accuracy against chance; learning rate;
+    gradient norm with what was clipped and skipped; speed and memory."""
+    figure, axes = make_figure(13.5, 8, 2, 3)
+    panels = (_losses, _validation, _speaker, _rate, _gradient, _speed)
+    for axis, panel in zip(axes.flat, panels, strict=True):
+        panel(axis, history)
+    figure.suptitle(plain(describe(history)), fontsize=11, x=0.01, ha="left")
+    return figure
+
+
+def draw_comparison(histories: Sequence[History], metrics: Sequence[str] = ()) -> Figure:
+    """One drawing for each metric, every run with the same colour in all, named under them."""
+    shown = list(metrics) or [name for name in COMPARED if any(name in history for history in histories)]
+    columns = min(3, max(1, len(shown)))
+    figure, axes = make_figure(4.6 * columns, 3.4 * -(-len(shown) // columns) + 0.6, -(-len(shown) // columns), columns)
+    names = _told_apart(histories)
+    handles = {}
+    for axis, metric in zip(axes.flat, shown, strict=False):
+        axis.set_title(plain(metric), fontsize=10)
+        drawn = []
+        for number, (name, history) in enumerate(zip(names, histories, strict=True)):
+            colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
+            if draw(axis, history[metric], name, colour, style=style, marks=metric.startswith("val/")):
+                handles[name] = axis.lines[-1]
+                drawn.append(history[metric])
+        if drawn:
+            scale(axis, *drawn, zero=False, decades=0.8 if metric.endswith("loss") else 2)
+            label_steps(axis)
         else:
-            limit = 0.7 * before["accuracy"]
-        bars.hlines(limit, place + 0.02, place + 0.38, color=RED, linewidth=2)
-    bars.set_xticks([0, 1], ["speaker:\nbelow the line", "style:\nabove the line"])
-    bars.set(title="What a linear probe reads, held-out clips", ylabel="accuracy", ylim=(0, 1.25))
-    bars.set_yticks(np.linspace(0, 1, 6))
-    bars.grid(visible=False, axis="x")
-    keys = [("before", GREY), ("after", BLUE)]
-    handles = [bars.bar(0, 0, color=colour, label=label) for label, colour in keys]
-    dashed = bars.plot([], [], "--", color="black", linewidth=1, label="chance")
-    target = bars.plot([], [], "-", color=RED, linewidth=2, label="target")
-    bars.legend(
-        handles=[*handles, *dashed, *target], fontsize=8, frameon=False, ncols=4, loc="upper center", columnspacing=1.0
+            say_instead(axis, "no run has logged this", GREY)
+    for axis in list(axes.flat)[len(shown) :]:
+        axis.set_axis_off()
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)), frameon=False
+        )
+    return figure
+
+
+def describe(history: History) -> str:
+    """One line: where the run stands. What was never logged is left out."""
+    told = [f"step {history.step:,}" if history.step >= 0 else "nothing logged yet"]
+    told += [f"{_title(name)} {history.last(name):.4g}" for name in _loss_names(history)[:3]]
+    for metric, text in (
+        ("train/tokens_per_second", "{:,.0f} tokens/s"),
+        ("train/steps_per_second", "{:.2f} steps/s"),
+        ("train/memory_gb", "{:.1f} GB"),
+    ):
+        if math.isfinite(value := history.last(metric)):
+            told.append(text.format(value))
+    if (left := history.last("train/eta_seconds")) > 0:
+        told.append(f"{duration(left)} left")
+    if (step := lowest(history)) is not None:
+        series = history["val/loss"]
+        told.append(f"best val/loss {series.values[series.steps == step][-1]:.4g} at step {step:,}")
+    if history.problems:
+        told.append(f"not readable: {len(history.problems)} lines or files")
+    return f"{history.name}:  " + "   ".join(told)
+
+
+def duration(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+# One panel each
+
+
+def _losses(axis: Axes, history: History) -> None:
+    axis.set_title("Training loss, validation dashed", fontsize=10)
+    drawn: list[Series] = []
+    for name, colour in zip(_loss_names(history), COLOURS, strict=False):
+        label = _title(name)
+        held = history[name.replace("train/", "val/", 1)] if name.startswith("train/") else Series(*np.zeros((3, 0)))
+        for series, style in ((history[name], "-"), (held, "--")):
+            named = label if style == "-" else "_"
+            if draw(axis, series, named, colour, marks=style == "--", style=style):
+                drawn.append(series)
+    if not drawn:
+        say_instead(axis, "no finite loss has been logged", GREY)
+        return
+    scale(axis, *drawn, zero=False, decades=0.8)
+    mark_missing(axis, *drawn)
+    axis.set_ylabel("cross-entropy, nats per token")
+    _finish(axis)
+
+
+def _title(metric: str) -> str:
+    """Of a loss."""
+    return TITLES.get(metric.rpartition("/")[2].removesuffix("_loss"), plain(metric))
+
+
+def _loss_names(history: History) -> list[str]:
+    """What is drawn as loss: the terms, or their sum where nothing else was logged."""
+    names = [name for name in history.metrics if name.startswith("train/") and name.endswith("loss")]
+    names = [name for name in names if name != "train/speaker_loss"]
+    terms = [name for name in names if name != "train/gpt_loss"]
+    return terms or names or [name for name in history.metrics if "loss" in name]
+
+
+def _validation(axis: Axes, history: History) -> None:
+    axis.set_title("Validation loss and checkpoints", fontsize=10)
+    series = history["val/loss"]
+    if not draw(axis, series, "val/loss", BLUE, marks=True):
+        say_instead(axis, "no validation has been logged", GREY)
+        return
+    checkpoints = saved(history)
+    kept = series.finite()
+
+    def at(step: int) -> float:
+        return float(np.interp(step, kept.steps, kept.values))
+
+    tops = [one for one in checkpoints if one.kind == "top"]
+    if tops:
+        places = [one.step for one in tops]
+        axis.plot(
+            places,
+            [at(step) for step in places],
+            "o",
+            color=GREEN,
+            markersize=7,
+            fillstyle="none",
+            label="among the best",
+        )
+    if one := best(checkpoints):
+        axis.plot([one.step], [at(one.step)], "*", color=GREEN, markersize=15, label=f"best, step {one.step:,}")
+    if one := latest(checkpoints):
+        axis.plot([one.step], [at(one.step)], "^", color=ORANGE, markersize=7, label=f"latest, step {one.step:,}")
+    if ill := [one for one in checkpoints if not one.healthy]:
+        places = [one.step for one in ill]
+        axis.plot(places, [at(step) for step in places], "x", color=RED, markersize=8, label="saved in a spike")
+    scale(axis, series, zero=False, decades=0.8)
+    mark_missing(axis, series)
+    _finish(axis)
+
+
+def _speaker(axis: Axes, history: History) -> None:
+    axis.set_title("The adversary's speaker accuracy", fontsize=10)
+    accuracy, held, strength = (
+        history[f"{name}"] for name in ("train/speaker_acc", "val/speaker_acc", "train/grl_lambda")
     )
+    drawn = draw(axis, accuracy, "training", BLUE)
+    if not draw(axis, held, "validation", ORANGE, marks=True) and not drawn:
+        say_instead(axis, "no adversary in this run", GREY)
+        return
+    if (speakers := _speakers(history.path)) > 0:
+        axis.axhline(1 / speakers, color=GREY, linestyle="--", linewidth=1.2, label=f"chance, {1 / speakers:.3g}")
+    axis.set(ylim=(-0.03, 1.03), ylabel="accuracy")
+    if len(strength):
+        _beside(axis, strength, "reversal strength", RED)
+    _finish(axis)
 
-    values = [facts["val_loss_before"], facts["val_loss_after"]]
-    loss.bar([0, 1], values, 0.5, color=[GREY, BLUE])
-    for place, value in enumerate(values):
-        loss.text(place, 0.05 * max(values), f"{value:.3f}", ha="center", color="white", fontsize=9)
-    loss.axhline(1.1 * values[0], color=RED, linewidth=2)
-    loss.set_xticks([0, 1], ["before", "after"])
-    loss.set(title="Validation loss", ylabel="0.2 text + 0.8 codes, nats", ylim=(0, 1.25 * max(values)))
-    loss.grid(visible=False, axis="x")
-    return save_figure(figure, run, "probes")
+
+def _speakers(folder: Path) -> int:
+    """How many the classifier tells apart, 0 where that is not known."""
+    try:
+        return len(json.loads((folder / "speaker_mapping.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return 0
 
 
-def emotion_space(run: Run) -> Path:
-    """Held-out emotion vectors before and after, on the plane that separates each label best (linear discriminants,
-    fitted on the clips shown): overlapping clouds of speakers and separate clouds of styles are what stage 2 is for."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.preprocessing import StandardScaler
+def _rate(axis: Axes, history: History) -> None:
+    axis.set_title("Learning rate, as it was applied", fontsize=10)
+    if not draw(axis, history["train/lr"], "learning rate", GREEN):
+        say_instead(axis, "no learning rate has been logged", GREY)
+        return
+    scale(axis, history["train/lr"])
+    if axis.get_yscale() == "linear":
+        axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    label_steps(axis)
 
-    figure, axes = make_figure(9, 7.4, 2, 2)
-    for column, when in enumerate(("before", "after")):
-        with np.load(run.folder / f"emotion_{when}.npz", allow_pickle=False) as kept:
-            vectors, labels = kept["vectors"], {name: kept[f"{name}s"] for name in ("speaker", "style")}
-        for row, (name, names) in enumerate(labels.items()):
-            axis = axes[row, column]
-            axis.set(title=f"{name}s, {when}", xticks=[], yticks=[])
-            classes = np.unique(names)
-            if len(classes) < 3:
-                axis.text(0.5, 0.5, f"fewer than 3 {name}s", ha="center", transform=axis.transAxes, color=GREY)
-                continue
-            discriminants = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=2)
-            plane = discriminants.fit_transform(StandardScaler().fit_transform(vectors), names)
-            for number, label in enumerate(classes[: len(COLOURS)]):
-                chosen = names == label
-                axis.scatter(*plane[chosen].T, s=14, color=COLOURS[number], label=str(label), alpha=0.8, linewidths=0)
-            if column == 1:
-                axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return save_figure(figure, run, "emotion_space")
+
+def _gradient(axis: Axes, history: History) -> None:
+    axis.set_title("Gradient norm before clipping", fontsize=10)
+    norm = history["train/grad_norm"]
+    if not draw(axis, norm, "gradient norm", PURPLE):
+        say_instead(axis, "no gradient norm has been logged", GREY)
+        return
+    scale(axis, norm)
+    mark_missing(axis, norm)
+    clipped, skipped = history["train/clipped"].finite(), history["train/skipped"].finite()
+    if (clipped.values > 0).any():
+        share = axis.twinx()
+        steps, means, *_ = thin(clipped, 300)
+        share.fill_between(steps, means, step="mid", color=ORANGE, alpha=0.25, linewidth=0)
+        share.set(ylim=(0, 1), yticks=[0, 0.5, 1])
+        share.set_ylabel("share of steps clipped", color=ORANGE)
+        share.spines["top"].set_visible(False)
+        axis.set_zorder(share.get_zorder() + 1)
+        axis.patch.set_visible(False)
+    if len(lost := skipped.steps[skipped.values > 0]):
+        places, top = lost[:: -(-len(lost) // 150)], axis.get_xaxis_transform()
+        axis.plot(
+            places, np.full(len(places), 0.97), "v", color=RED, markersize=5, transform=top, label="steps skipped"
+        )
+    _finish(axis)
+
+
+def _speed(axis: Axes, history: History) -> None:
+    axis.set_title("Speed and memory", fontsize=10)
+    speed, memory = history["train/tokens_per_second"], history["train/memory_gb"]
+    unit, label = "tokens per second, without padding", "tokens/s"
+    if not len(speed):
+        speed, unit, label = history["train/steps_per_second"], "steps per second", "steps/s"
+    if not draw(axis, speed, label, BLUE):
+        say_instead(axis, "no speed has been logged", GREY)
+        return
+    scale(axis, speed)
+    axis.set_ylabel(unit, color=BLUE)
+    if len(memory):
+        _beside(axis, memory, "memory, GB", GREEN)
+    _finish(axis)
+
+
+def _beside(axis: Axes, series: Series, label: str, colour: str) -> None:
+    """Another unit, on the right."""
+    right = axis.twinx()
+    right.grid(visible=False)
+    draw(right, series, label, colour)
+    scale(right, series)
+    right.set_ylabel(label, color=colour)
+    right.spines["top"].set_visible(False)
+
+
+def _finish(axis: Axes) -> None:
+    """Steps below, and the legend under them, where it hides no data."""
+    label_steps(axis)
+    if len(axis.get_legend_handles_labels()[0]) > 1:
+        axis.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+
+
+def _told_apart(histories: Sequence[History]) -> list[str]:
+    """Names of the folders, with as much of the path in front as it takes to tell them apart."""
+    for depth in range(1, max((len(history.path.parts) for history in histories), default=1) + 1):
+        names = ["/".join(history.path.parts[-depth:]) for history in histories]
+        if len(set(names)) == len(names):
+            break
+    return [plain(name) for name in names] if histories else []

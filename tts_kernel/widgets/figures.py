@@ -1,7 +1,8 @@
-"""What all figures share: size, axes, and the files they are saved in."""
+"""What all figures share: colours, size, axes, and the files they are saved in."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tts_kernel.runs import Run
+
+# Okabe & Ito's palette: told apart by colour-blind readers, and in print.
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#7F7F7F"
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56B4E9", "#F0E442", "#000000")
 
 
 def make_figure(
@@ -31,6 +36,13 @@ def save_figure(figure: Figure, run: Run, name: str) -> Path:
     path = run.figures / f"{name}.png"
     figure.savefig(path)
     return path
+
+
+def png(figure: Figure) -> bytes:
+    """What `IPython.display.Image` and an image widget show."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
 
 
 def say_instead(axis: Axes, text: str, colour: str) -> None:

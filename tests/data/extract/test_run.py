@@ -279,6 +279,39 @@ def test_bad_manifest_lines_are_reported_together(tmp_path: Path, caplog: pytest
     assert not (tmp_path / "features").exists()
 
 
+def test_audio_beside_the_data_folder_is_read_where_that_is_allowed(
+    good: Clips, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    (tmp_path / "audio").mkdir()
+    good[0][1].rename(tmp_path / "audio" / "x.wav")
+    write_manifest(data, [("good0", "../audio/x.wav")])
+    assert extraction.main([str(data)]) == 1
+    assert not (data / "features").exists()
+    with caplog.at_level("INFO"):
+        assert extraction.main([str(data), "--allow-outside-paths"]) == 0
+    assert "1 made, 0 skipped, 0 missing audio" in caplog.text
+    [found] = Features(data).read(["mel/good0.npy"])
+    np.testing.assert_array_equal(found, indextts2_mel().of_clip(audio.read(tmp_path / "audio" / "x.wav")[0]))
+    ordered = read_manifest(data / "gpt_pairs_train_mel.jsonl", allow_outside=True)
+    assert ordered.numbers("target_mel_len").tolist() == [len(found)]
+
+
+def test_a_job_that_succeeds_beside_damaged_shards_says_so_and_fails(
+    good: Clips, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_manifest(tmp_path, [(clip, path.name) for clip, path in good[:2]])
+    assert extraction.main([str(tmp_path), "--shard-size", "1"]) == 0
+    damaged = tmp_path / "features" / shards(tmp_path)[0]
+    damaged.write_bytes(damaged.read_bytes()[:700])
+    write_manifest(tmp_path, [(clip, path.name) for clip, path in good[2:4]])
+    (tmp_path / "gpt_pairs_train_mel.jsonl").unlink()
+    with caplog.at_level("INFO"):
+        assert extraction.main([str(tmp_path)]) == 1
+    assert "2 made" in caplog.text
+    assert str(damaged) in caplog.text
+
+
 def test_only_the_training_manifest_is_put_in_order(tmp_path: Path) -> None:
     """Validation pairs must not become the mel manifest that training reads."""
     write_manifest(tmp_path, [("absent", "absent.wav")])

@@ -146,6 +146,15 @@ def test_the_commands_tell_of_damage_and_fail(root: Path, caplog: pytest.LogCapt
     assert "no such folder" in caplog.text
 
 
+def test_packing_beside_a_damaged_shard_names_it_and_fails(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tar = root / FOLDER / "s.tar"
+    tar.write_bytes(tar.read_bytes()[:700])
+    caplog.set_level(logging.INFO)
+    assert main(["pack", str(root)]) == 1
+    assert "2 packed, 0 skipped, 0 missing, 0 unreadable" in caplog.text
+    assert str(tar) in caplog.text
+
+
 def test_the_module_is_a_command(root: Path) -> None:
     command = [sys.executable, "-m", "tts_kernel.data.features", "check", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"TQDM_DISABLE": "1"})

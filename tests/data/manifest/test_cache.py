@@ -148,6 +148,25 @@ def test_where_no_place_can_be_written_the_error_names_them_and_the_way_out(
     assert not list(source.parent.glob(".*"))
 
 
+def test_a_manifest_is_written_although_its_columns_cannot_be(
+    source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, target = read_manifest(source), source.with_name("again.jsonl")
+
+    def full(path: str, mode: str = "rb") -> object:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest_cache.pa, "OSFile", full)
+        write_manifest(manifest, target)
+    assert read_rows(target) == read_rows(source)
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"{target} is written, its columns are not" in warning
+    assert "No space left on device" in warning
+    assert [path.name for path in source.parent.glob(f".{target.name}*")] == []
+    assert ids(target) == ids(source)
+
+
 def test_a_source_that_changes_while_it_is_read_is_refused(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = manifests.import_lines
 

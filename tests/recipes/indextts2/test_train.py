@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from tests.conftest import CorpusMaker
+from tests.tiny import read_rows, write_rows
 from tests.tiny_voice import CONFIG, LATENTS, Bench, differing, make_base
 from tts_kernel.data.batch import FeatureError
 from tts_kernel.data.demo.sentences import SENTENCES
@@ -232,6 +233,32 @@ def test_a_manifest_without_mels_names_the_command(bench: Bench) -> None:
         edit_row(bench, row, target_mel_path=None, target_mel_len=None)
     with pytest.raises(ManifestError, match=r"no row has a mel; run python -m tts_kernel\.data\.extract"):
         bench.train()
+
+
+@pytest.mark.parametrize("role", ["target_id", "prompt_id"])
+def test_validation_clips_that_are_trained_on_are_refused_with_their_number_and_one_of_them(
+    bench: Bench, role: str
+) -> None:
+    held = sorted({row["target_id"] for row in read_rows(bench.data / "gpt_pairs_val.jsonl")})[:2]
+    for row, clip in enumerate(held):
+        edit_row(bench, row, **{role: clip})
+    with pytest.raises(ManifestError, match=rf"val\.jsonl: 2 of its target clips are trained on, such as '{held[0]}'"):
+        bench.prepare()
+    assert_nothing_trained(bench)
+
+
+def test_a_manifest_that_names_files_outside_its_folder_trains_only_where_that_is_allowed(bench: Bench) -> None:
+    outside = bench.data.with_name("elsewhere")
+    (bench.data / "codes").rename(outside)
+    for name in ("gpt_pairs_train_mel.jsonl", "gpt_pairs_val.jsonl"):
+        rows = read_rows(bench.data / name)
+        write_rows(
+            bench.data / name, [row | {"target_codes_path": f"../{outside.name}/{row['target_id']}.npy"} for row in rows]
+        )
+    with pytest.raises(ManifestError, match="target_codes_path"):
+        bench.train()
+    assert_nothing_trained(bench)
+    assert bench.train(allow_outside_paths=True).step == 3
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(bench: Bench) -> None:

@@ -28,7 +28,7 @@ from tts_kernel.data.extract.clip_list import listed, targets
 from tts_kernel.data.extract.clip_work import Extractor, Work
 from tts_kernel.data.extract.job import ExtractionReport, Job
 from tts_kernel.data.features import FeatureError
-from tts_kernel.data.features.features import FOLDER
+from tts_kernel.data.features.features import FOLDER, Features
 from tts_kernel.data.features.store_lock import WORKERS, StoreError, locked, remove_unfinished, writing
 from tts_kernel.data.files import UnsafePathError
 from tts_kernel.data.manifest import ManifestError, read_manifest
@@ -115,7 +115,7 @@ def _sweep(store: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Extract the mels that a manifest's targets miss, then bring the mel-first manifest up to date with them.
-    Returns 1 if audio was unreadable or the job could not go on, 130 if it was stopped, else 0."""
+    Returns 1 if audio was unreadable, a shard is damaged or the job could not go on, 130 if it was stopped, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m tts_kernel.data.extract", description="Extract the mels that a manifest's targets still miss."
     )
@@ -155,16 +155,19 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
     for line in _summary(report):
         log.info("%s", line)
+    damaged = Features(options.data).problems
+    for line in damaged:
+        log.warning("%s", line)
     if options.manifest != TRAIN:
         log.info("%s stays as it is: only %s is put in order", MEL_MANIFEST, TRAIN)
-        return 1 if report.unreadable else 0
+        return int(bool(report.unreadable or damaged))
     try:
         ordered = order_mel_first(options.data, TRAIN, allow_outside=options.allow_outside_paths)
     except ManifestError as error:
         log.error("the mels are made, but %s could not be brought up to date:\n%s", MEL_MANIFEST, error)
         return 1
     log.info("%s: %s", options.data / MEL_MANIFEST, ordered)
-    return 1 if report.unreadable else 0
+    return int(bool(report.unreadable or damaged))
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -8,14 +8,17 @@ settled by the parity cases gpt_small and grl_small.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import glu, scaled_dot_product_attention, silu
+from torch.nn.functional import glu, pad, scaled_dot_product_attention, silu
+from torch.utils.checkpoint import checkpoint
 
 from tts_kernel.models.indextts2.config import ConditionerConfig
 
 MAX_FRAMES = 5000  # rows of the published position table: 10,001 input frames
+EXTRA = 8  # columns beside a head's own, the first of them for the bias
 
 
 class SinusoidalTable(nn.Module):
@@ -56,7 +59,8 @@ class Subsampling(nn.Module):
 class RelativeAttention(nn.Module):
     """Self-attention with position biases: score = (q + u) k + (q + v) p, all over sqrt(head size).
 
-    Both products are one fused attention over concatenated queries [q + u, q + v] and keys [k, p].
+    As p does not depend on the query, that is q (k + p) and a bias u k + v p of each key: attention over queries [q, 1]
+    and keys [k + p, bias]. Fused kernels want queries, keys and values of one size, and that a multiple of 8.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -77,11 +81,15 @@ class RelativeAttention(nn.Module):
             return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
         q, k, v = split(self.linear_q(x)), split(self.linear_k(x)), split(self.linear_v(x))
-        p = split(self.linear_pos(positions)).expand(len(x), -1, -1, -1)
-        query = torch.cat([q + self.pos_bias_u[:, None], q + self.pos_bias_v[:, None]], dim=-1)
+        p = split(self.linear_pos(positions))  # (1, heads, frames, head size)
+        bias = k @ self.pos_bias_u[:, :, None] + p @ self.pos_bias_v[:, :, None]  # (batch, heads, frames, 1)
         attended = scaled_dot_product_attention(
-            query, torch.cat([k, p], dim=-1), v, attn_mask=mask, scale=1.0 / math.sqrt(q.shape[-1])
-        )
+            pad(pad(q, (0, 1), value=1.0), (0, EXTRA - 1)),
+            pad(torch.cat([k + p, bias], dim=-1), (0, EXTRA - 1)),
+            pad(v, (0, EXTRA)),
+            attn_mask=mask,
+            scale=1.0 / math.sqrt(q.shape[-1]),
+        )[..., : q.shape[-1]]
         return self.linear_out(attended.transpose(1, 2).flatten(2))
 
 
@@ -141,6 +149,7 @@ class ConformerEncoder(nn.Module):
     `reference_padding` asks for the reference's leak."""
 
     reference_padding: bool = False
+    gradient_checkpointing: bool = False  # in training, compute activations again instead of keeping them
 
     def __init__(self, input_size: int, config: ConditionerConfig) -> None:
         super().__init__()
@@ -151,9 +160,14 @@ class ConformerEncoder(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (batch, frames, input_size), lengths (batch,) in frames
         -> hidden (batch, frames', width), mask (batch, frames') True on real frames; frames' = (frames - 1) // 2."""
-        x, positions = self.embed(features)
+        x, positions = self._call(self.embed, features)
         mask = torch.arange(x.shape[1], device=x.device) < ((lengths - 1) // 2)[:, None]
         real = mask[:, :, None]
         for block in self.encoders:
-            x = block(x, positions, real, self.reference_padding)
+            x = self._call(block, x, positions, real, self.reference_padding)
         return self.after_norm(x), mask
+
+    def _call(self, part: nn.Module, *inputs: Any) -> Any:
+        if self.gradient_checkpointing and self.training:
+            return checkpoint(part, *inputs, use_reentrant=False)
+        return part(*inputs)

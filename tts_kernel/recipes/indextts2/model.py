@@ -10,7 +10,7 @@ import torch
 from tts_kernel.models.indextts2.config import GPTConfig, read_config
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 from tts_kernel.models.indextts2.weights import load_weights
-from tts_kernel.recipes.indextts2.settings import STAGES, Settings
+from tts_kernel.recipes.indextts2.settings import EMOTION_PARTS, SPEAKER_PARTS, STAGES, Settings
 from tts_kernel.runs import project_path
 from tts_kernel.text.tokenizer import TextTokenizer
 
@@ -49,6 +49,14 @@ def build_model(settings: Settings, config: GPTConfig) -> UnifiedVoice:
         log.info("base checkpoint: %s", report)
         if report.unmerged:
             log.warning("the base checkpoint holds LoRA adapters that were never merged: the run starts without them")
-    for name in STAGES[settings.stage].frozen:
+    for name in frozen_parts(settings):
         model.get_submodule(name).requires_grad_(False)
     return model
+
+
+def frozen_parts(settings: Settings) -> tuple[str, ...]:
+    """Names of the parts that are not trained: the stage's, and the conditioners whose output is read from a file."""
+    stage = STAGES[settings.stage]
+    stored = settings.conditions == "stored"
+    unused = (SPEAKER_PARTS if stored else ()) + (EMOTION_PARTS if stored and not stage.adversary else ())
+    return tuple(dict.fromkeys(stage.frozen + unused))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tts_kernel.data.batch import Batch
@@ -16,17 +16,22 @@ from tts_kernel.data.speakers import UNKNOWN
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 from tts_kernel.optim.schedules import reversal_ramp
 from tts_kernel.recipes.indextts2.settings import Settings
-from tts_kernel.training.trainer import Terms
 
 
-class PairObjective:
-    """0.2 text CE + 0.8 code CE, and in stage 2 the speaker CE behind the gradient reversal."""
+class PairObjective(nn.Module):
+    """0.2 text CE + 0.8 code CE, and in stage 2 the speaker CE behind the gradient reversal. A module, so that what
+    wraps it to train in several processes sees every parameter used in its forward pass."""
+
+    tokens = ("text", "mel")
 
     def __init__(self, model: UnifiedVoice, settings: Settings, horizon: int) -> None:
+        super().__init__()
         self.model, self.settings, self.horizon = model, settings, horizon
         self.weights: Mapping[str, float] = {"text": settings.text_weight, "mel": settings.mel_weight}
+        self.names: tuple[str, ...] = ("text", "mel", "mel_top1")
         if model.speaker_classifier is not None:
             self.weights = {**self.weights, "speaker": settings.speaker_loss_weight}
+            self.names += ("speaker", "speaker_acc")
 
     def counts(self, batch: Batch) -> dict[str, int]:
         rows, codes = len(batch.ids), int(batch.code_lengths.sum())
@@ -44,24 +49,25 @@ class PairObjective:
         self.model.reversal.strength = strength
         return {"train/grl_lambda": strength}
 
-    def __call__(self, batch: Batch) -> Terms:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Sums over the batch's targets, each a scalar: losses in nats, and right answers."""
         emotion = emotion_vector(self.model, batch)
         conditions = self.model.conditions(
             speaker_latents(self.model, batch), emotion, batch.code_lengths, self.settings.duration_mode
         )
         said = self.model(conditions, batch.text_tokens, batch.text_lengths, batch.codes, batch.code_lengths)
-        terms = Terms(
-            {
-                "text": cross_entropy(said.text_logits.float(), said.text_targets, reduction="sum"),
-                "mel": cross_entropy(said.code_logits.float(), said.code_targets, reduction="sum"),
-            },
-            {"mel_top1": (said.code_logits.argmax(-1) == said.code_targets).sum()},
-        )
+        sums = {
+            "text": cross_entropy(said.text_logits.float(), said.text_targets, reduction="sum"),
+            "mel": cross_entropy(said.code_logits.float(), said.code_targets, reduction="sum"),
+            "mel_top1": (said.code_logits.argmax(-1) == said.code_targets).sum(),
+        }
         if "speaker" in self.weights:
-            logits = self.model.speaker_logits(emotion).float()
-            terms.sums["speaker"] = cross_entropy(logits, batch.speaker_ids, ignore_index=UNKNOWN, reduction="sum")
-            terms.hits["speaker_acc"] = (logits.argmax(-1) == batch.speaker_ids).sum()
-        return terms
+            # An idle process has no rows of its own to show the adversary.
+            seen, speakers = (emotion[:0], batch.speaker_ids[:0]) if batch.idle else (emotion, batch.speaker_ids)
+            logits = self.model.speaker_logits(seen).float()
+            sums["speaker"] = cross_entropy(logits, speakers, ignore_index=UNKNOWN, reduction="sum")
+            sums["speaker_acc"] = (logits.argmax(-1) == speakers).sum()
+        return sums
 
     def summary(self, split: Literal["train", "val"], means: Mapping[str, float]) -> dict[str, float]:
         gpt = self.weights["text"] * means["text"] + self.weights["mel"] * means["mel"]

@@ -139,6 +139,10 @@ class Settings:
             )
         if self.on_spike == "rollback" and self.keep_checkpoints == 0:
             problems.append("on_spike: found 'rollback' with keep_checkpoints 0; expected at least 1 to go back to")
+        if self.on_out_of_memory == "split" and self.processes > 1:
+            problems.append(
+                "on_out_of_memory: found 'split' with several processes, which cannot agree on it; use 'stop'"
+            )
         if self.average_checkpoints > self.keep_best:
             problems.append(
                 f"average_checkpoints: found {self.average_checkpoints}, expected at most keep_best, {self.keep_best}"
@@ -161,10 +165,10 @@ class Stage:
     needs_mel: bool = False
 
 
-_SPEAKER = ("conditioning_encoder", "perceiver_encoder")
-_EMOTION = ("emo_conditioning_encoder", "emo_perceiver_encoder", "emovec_layer", "emo_layer")
+SPEAKER_PARTS = ("conditioning_encoder", "perceiver_encoder")
+EMOTION_PARTS = ("emo_conditioning_encoder", "emo_perceiver_encoder", "emovec_layer", "emo_layer")
 STAGES = {
     1: Stage(frozen=()),
-    2: Stage(frozen=_SPEAKER, adversary=True, needs_mel=True),
-    3: Stage(frozen=_SPEAKER + _EMOTION),
+    2: Stage(frozen=SPEAKER_PARTS, adversary=True, needs_mel=True),
+    3: Stage(frozen=SPEAKER_PARTS + EMOTION_PARTS),
 }

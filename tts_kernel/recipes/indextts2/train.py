@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import logging
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -20,13 +22,18 @@ from tts_kernel.optim.optimizers import parameter_groups
 from tts_kernel.optim.schedules import learning_rate, reversal_ramp
 from tts_kernel.recipes.indextts2 import demo
 from tts_kernel.recipes.indextts2.corpus import Corpus, check_files, open_corpus
-from tts_kernel.recipes.indextts2.judge import keep_emotion_vectors
+from tts_kernel.recipes.indextts2.judge import When, keep_emotion_vectors
 from tts_kernel.recipes.indextts2.model import base_config, build_model, stage_config
 from tts_kernel.recipes.indextts2.objective import PairObjective
 from tts_kernel.recipes.indextts2.settings import STAGES, Settings
 from tts_kernel.runs import Run, write_yaml
-from tts_kernel.training.speed import autocast, choose_device
+from tts_kernel.training.averaging import average
+from tts_kernel.training.hold import held
+from tts_kernel.training.processes import Processes, check_processes
+from tts_kernel.training.speed import SpeedSettings, autocast, choose_device, compile_parts, switched
 from tts_kernel.training.trainer import LoopSettings, Outcome, Trainer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class Prepared:
 def prepare(settings: Settings, run: Run) -> Prepared:
     """Open and check everything the run reads but the checkpoint's tensors. Raises ManifestError, SpeakerMapError,
     ConfigError, and ValueError for a device or precision that is not there."""
+    check_processes(settings.processes, settings.device)
     autocast(choose_device(settings.device), settings.precision)
     asked, settings = settings, demo.fill_in(settings, lambda base, run: train(prepare(base, run), run))
     sizes = base_config(settings)
@@ -82,6 +90,7 @@ def prepare(settings: Settings, run: Run) -> Prepared:
         sequence_lengths(corpus.train)[corpus.train_rows],
         corpus.available,
         settings.batch_size,
+        window=BatchPlan.window if settings.length_buckets else settings.batch_size,
         seed=settings.seed,
     )
     horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
@@ -89,17 +98,42 @@ def prepare(settings: Settings, run: Run) -> Prepared:
     return Prepared(asked, settings, corpus, config, plan, horizon)
 
 
-def train(prepared: Prepared, run: Run) -> Outcome:
-    """Train the stage, or go on where `run` stands. Leaves checkpoints and metrics, and in stage 2 the held-out
-    emotion vectors before and after. Raises CheckpointError for a base that does not fit, TrainingError for a resume
-    that contradicts its checkpoint: both before the first step."""
+def train(prepared: Prepared, run: Run, processes: Processes | None = None) -> Outcome:
+    """Train the stage, or go on where `run` stands, together with the other processes of this run if there are any.
+    Leaves checkpoints and metrics, in stage 2 the held-out emotion vectors before and after, and where asked for the
+    average of the best checkpoints. Raises RunError for a run in use, CheckpointError for a base that does not fit,
+    TrainingError for a resume that contradicts its checkpoint: all before the first step."""
+    settings = prepared.settings
+    processes = processes or Processes.from_environment(settings.device, settings.fsdp)
+    with held(run) if processes.main else nullcontext(), switched(speed_settings(settings), processes.device):
+        trainer = make_trainer(prepared, run, processes)
+        trainer.resume_if_started()
+        if processes.main:
+            _record(prepared, run)  # only now: a resume that was refused leaves the run's own record as it is
+        adversary = STAGES[settings.stage].adversary
+        if adversary and trainer.now.step == 0:
+            _keep_emotion_vectors(trainer, prepared, run, "before")
+        outcome = trainer.fit()
+        if adversary:
+            _keep_emotion_vectors(trainer, prepared, run, "after")
+        if settings.average_checkpoints:
+            outcome = _averaged(trainer, settings.average_checkpoints, outcome)
+    return outcome
+
+
+def make_trainer(prepared: Prepared, run: Run, processes: Processes) -> Trainer:
+    """The trainer of this run, its model built and its features looked for; nothing is trained or resumed yet."""
     settings, corpus, config = prepared.settings, prepared.corpus, prepared.config
-    device = choose_device(settings.device)
-    model = build_model(settings, config).to(device)
+    model = build_model(settings, config).to(processes.device)
+    speed = speed_settings(settings)
+    model.use_gradient_checkpointing(speed.gradient_checkpointing)
+    compile_parts(model.heavy_parts(), speed.compile, processes.device)
+    objective = PairObjective(model, settings, prepared.horizon)
+    processes.shard(objective, model.gpt.h)
     data = dataset(settings, config, corpus.train, corpus.mapping)
-    held = dataset(settings, config, corpus.validation, corpus.mapping)
+    held_out = dataset(settings, config, corpus.validation, corpus.mapping)
     check_files(data, corpus.train_rows[: corpus.available])
-    check_files(held, corpus.validation_rows)
+    check_files(held_out, corpus.validation_rows)
     held_plan = BatchPlan(
         corpus.validation_rows,
         sequence_lengths(corpus.validation)[corpus.validation_rows],
@@ -107,36 +141,18 @@ def train(prepared: Prepared, run: Run) -> Outcome:
         settings.batch_size,
         shuffle=False,
     )
-    trainer = Trainer(
+    return Trainer(
         run=run,
-        model=model,
-        objective=PairObjective(model, settings, prepared.horizon),
+        objective=objective,
         optimizer=_optimizer(settings, model),
         rate=learning_rate(
             settings.schedule, warmup=settings.warmup_steps, total=prepared.horizon, floor=settings.min_lr_ratio
         ),
         data=data,
         plan=prepared.plan,
-        validation=(held, held_plan),
-        settings=LoopSettings(
-            grad_accumulation=settings.grad_accumulation,
-            grad_clip=settings.grad_clip,
-            epochs=settings.epochs,
-            max_steps=settings.max_steps,
-            log_every=settings.log_every,
-            validate_every=settings.validate_every,
-            save_every=settings.save_every,
-            keep_checkpoints=settings.keep_checkpoints,
-            loader=LoaderSettings(
-                num_workers=settings.num_workers,
-                prefetch_factor=settings.prefetch_factor,
-                persistent_workers=settings.persistent_workers,
-                pin_memory=settings.pin_memory,
-                worker_start=settings.worker_start,
-            ),
-            precision=settings.precision,
-        ),
-        device=device,
+        validation=(held_out, held_plan),
+        settings=_loop_settings(settings),
+        processes=processes,
         identity={
             "stage": settings.stage,
             "manifests": {
@@ -147,22 +163,63 @@ def train(prepared: Prepared, run: Run) -> Outcome:
             "speakers": corpus.mapping,
             "model": config.to_mapping(),
             "emotion_input": settings.emotion_input,
+            "conditions": settings.conditions,
+            "length_buckets": settings.length_buckets,
             "seed": settings.seed,
         },
         digest=lambda count: digest(corpus.train, corpus.train_rows[:count]),
+        recorded=asdict(prepared.asked),
     )
-    trainer.resume_if_started()
-    # Only now: a resume that was refused leaves the run's own record as it is.
-    run.save_settings(prepared.asked)
-    if corpus.mapping:
-        write_mapping(corpus.mapping, run.folder / "speaker_mapping.json")
-    write_yaml(run.checkpoints / "config.yaml", {"gpt": config.to_mapping(), "settings": asdict(prepared.asked)})
-    if STAGES[settings.stage].adversary and trainer.step == 0:
-        keep_emotion_vectors(model, held, corpus.validation_rows, run, "before")
-    outcome = trainer.fit()
-    if STAGES[settings.stage].adversary:
-        keep_emotion_vectors(model, held, corpus.validation_rows, run, "after")
-    return outcome
+
+
+def speed_settings(settings: Settings) -> SpeedSettings:
+    return SpeedSettings(**{item.name: getattr(settings, item.name) for item in fields(SpeedSettings)})
+
+
+def _loop_settings(settings: Settings) -> LoopSettings:
+    """The fields of the same names."""
+    shared = {item.name for item in fields(LoopSettings)} - {"loader"}
+    loader = LoaderSettings(**{item.name: getattr(settings, item.name) for item in fields(LoaderSettings)})
+    return LoopSettings(loader=loader, **{name: getattr(settings, name) for name in shared})
+
+
+def _record(prepared: Prepared, run: Run) -> None:
+    """What the run was made from, beside its checkpoints."""
+    asked, mapping = prepared.asked, prepared.corpus.mapping
+    run.save_settings(asked)
+    if mapping:
+        write_mapping(mapping, run.folder / "speaker_mapping.json")
+    write_yaml(run.checkpoints / "config.yaml", {"gpt": prepared.config.to_mapping(), "settings": asdict(asked)})
+
+
+def _keep_emotion_vectors(trainer: Trainer, prepared: Prepared, run: Run, when: When) -> None:
+    """By the main process; a sharded model is put together for it."""
+    settings, config, corpus = prepared.settings, prepared.config, prepared.corpus
+    model = trainer.model
+    if settings.fsdp:
+        weights = trainer.state.weights()["model"]
+        model = UnifiedVoice(config)
+        if trainer.processes.main:
+            model.load_state_dict(weights)
+    if trainer.processes.main:
+        with trainer.at_rest():
+            data = dataset(settings, config, corpus.validation, corpus.mapping)
+            keep_emotion_vectors(model, data, corpus.validation_rows, run, when)
+    trainer.processes.wait()
+
+
+def _averaged(trainer: Trainer, count: int, outcome: Outcome) -> Outcome:
+    """averaged.pth of the `count` best checkpoints, and its validation."""
+    target = trainer.checkpoints.folder / "averaged.pth"
+    if trainer.processes.main:
+        best = trainer.checkpoints.top(count)
+        if len(best) < count:
+            log.warning("average_checkpoints is %d, but only %d were kept: those are averaged", count, len(best))
+        average(best, target)
+    trainer.processes.wait()
+    values = trainer.validate_file(target)
+    log.info("%s  val/loss %.4g (last %.4g)", target.name, values["val/loss"], outcome.val_after["val/loss"])
+    return replace(outcome, val_averaged=values)
 
 
 def explain(outcome: Outcome, prepared: Prepared, run: Run) -> str:

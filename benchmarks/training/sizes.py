@@ -1,0 +1,28 @@
+"""How much is measured, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.training.corpus import PAIRS
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Targets are judged at these sizes, not below."""
+
+    folder: Path  # scratch
+    pairs: int = PAIRS
+    shape: str = "large"  # of the model whose throughput is measured
+    steps: int = 10  # batches in a round
+    rounds: int = 3
+    seeds: int = 3  # runs whose losses are compared
+
+    @property
+    def full(self) -> bool:
+        return self.pairs >= PAIRS and self.shape == "large" and self.steps >= 8 and self.rounds >= 3
+
+    def words(self) -> dict[str, int]:
+        """What a subject's METHOD may name."""
+        return {name: getattr(self, name) for name in ("pairs", "steps", "rounds", "seeds")}

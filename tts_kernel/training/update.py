@@ -1,0 +1,151 @@
+"""One optimiser step: forward, backward, clip, step, in the order it happens; a bad one is not taken."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tts_kernel.data.batch import Batch
+from tts_kernel.optim.optimizers import effective_rate
+from tts_kernel.training.guards import OnOutOfMemory
+from tts_kernel.training.processes import Processes
+
+log = logging.getLogger(__name__)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: values that are not finite, memory that does not suffice, a resume that contradicts its
+    checkpoint."""
+
+
+class Objective(Protocol):
+    """The recipe's loss: a module that holds the model, so that whatever wraps it sees the whole forward pass."""
+
+    model: nn.Module
+    weights: Mapping[str, float]  # by loss term
+    names: Sequence[str]  # of all sums: loss terms and metrics
+    tokens: Sequence[str]  # of those whose targets count as tokens of the batch
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Targets by name, known before the forward pass, so that each micro-batch can be divided by the total of its
+        update; a name that is absent has none."""
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Forward pass: sums over their targets, so that the mean over several batches is exact."""
+
+    def before_step(self, step: int) -> dict[str, float]:
+        """Called before every update, with its number counted from 0; returns metrics to log, with full names."""
+
+    def summary(self, split: Literal["train", "val"], means: Mapping[str, float]) -> dict[str, float]:
+        """Mean by name -> metrics under their full names, `train/...` or `val/...`."""
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What one update did."""
+
+    means: dict[str, float]  # of each sum with targets, over all processes
+    tokens: int  # targets that count as tokens
+    norm: float  # of the gradient before clipping
+    rate: float  # that reached the weights
+    taken: bool  # False: a loss or the gradient is not finite, and the weights are as they were
+
+
+class Updater:
+    """Takes the optimiser steps of one run. `requests` travel with the counts: what any process asks for, all learn in
+    the same update."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        wrapped: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        processes: Processes,
+        *,
+        grad_clip: float,
+        autocast: Callable[[], AbstractContextManager[object]],
+        on_out_of_memory: OnOutOfMemory = "stop",
+    ) -> None:
+        self.objective, self.wrapped, self.optimizer, self.processes = objective, wrapped, optimizer, processes
+        self.grad_clip, self.autocast, self.on_out_of_memory = grad_clip, autocast, on_out_of_memory
+        self.trainable = [p for group in optimizer.param_groups for p in group["params"]]
+        self.parts = 1  # forward passes that a micro-batch is taken in
+
+    def totals(self, batches: Iterable[Batch], requests: Sequence[bool] = ()) -> tuple[dict[str, int], list[bool]]:
+        """Targets by name of all processes' batches, and whether any process makes each of the requests."""
+        counted: dict[str, int] = defaultdict(int)
+        for batch in batches:
+            if not batch.idle:
+                for name, count in self.objective.counts(batch).items():
+                    counted[name] += count
+        names = self.objective.names
+        if self.processes.world == 1:
+            return {name: counted[name] for name in names}, list(requests)
+        mine = [*(counted[name] for name in names), *map(int, requests)]
+        summed = self.processes.total(torch.tensor(mine, device=self.processes.device)).tolist()
+        return dict(zip(names, summed, strict=False)), [count > 0 for count in summed[len(names) :]]
+
+    def __call__(self, micro_batches: Sequence[Batch], totals: Mapping[str, int]) -> Updated:
+        """Losses are sums over targets, divided once by their totals, so the gradient does not depend on how the rows
+        were split over micro-batches and processes (but for an adversary that standardises each micro-batch). A
+        gradient that is not finite stays, for a report, until `clear`. Raises torch.OutOfMemoryError."""
+        while True:
+            try:
+                sums = self._gradient(micro_batches, totals)
+                break
+            except torch.OutOfMemoryError:
+                largest = max(len(batch.ids) for batch in micro_batches)
+                if self.on_out_of_memory == "stop" or self.parts >= largest:
+                    raise
+            # Here the error and the tensors that it held are gone.
+            self.clear()
+            torch.cuda.empty_cache()
+            self.parts *= 2
+            log.warning(
+                "out of memory: from now on a batch takes %d forward passes of %d rows at most, for the same update",
+                self.parts,
+                -(-largest // self.parts),
+            )
+        norm = self.processes.norm(self.trainable)
+        names = list(sums)
+        values = self.processes.total(torch.stack([sums[name] for name in names]))
+        # The one time that the GPU is waited for.
+        norm_value, *summed = torch.cat([norm.detach().float().reshape(1), values]).tolist()
+        rate = effective_rate(self.optimizer)  # the one this step uses
+        taken = all(map(math.isfinite, (norm_value, *summed)))
+        if taken:
+            if norm_value > self.grad_clip:
+                factor = self.grad_clip / (norm_value + 1e-6)
+                torch._foreach_mul_([p.grad for p in self.trainable if p.grad is not None], factor)
+            self.optimizer.step()
+            self.clear()
+        means = {name: value / totals[name] for name, value in zip(names, summed, strict=True) if totals[name]}
+        return Updated(means, sum(totals[name] for name in self.objective.tokens), norm_value, rate, taken)
+
+    def _gradient(self, micro_batches: Sequence[Batch], totals: Mapping[str, int]) -> dict[str, Tensor]:
+        parts = [part for batch in micro_batches for part in (batch.split(self.parts) if self.parts > 1 else [batch])]
+        sums = {name: torch.zeros((), device=self.processes.device) for name in self.objective.names}
+        for number, batch in enumerate(parts):
+            with self.processes.accumulating(self.wrapped, last=number + 1 == len(parts)):
+                with self.autocast():
+                    found = self.wrapped(batch.to(self.processes.device))
+                    terms = [
+                        weight * found[name] / max(totals[name], 1) for name, weight in self.objective.weights.items()
+                    ]
+                # Gradients are averaged over the processes, and are to be summed. An idle one adds nothing.
+                (torch.stack(terms).sum() * (0 if batch.idle else self.processes.world)).backward()
+            for name, value in found.items():
+                if not batch.idle:
+                    sums[name] += value.detach()
+        return sums
+
+    def clear(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
