@@ -3,7 +3,7 @@
 # to `python -m benchmarks.data`, whose --help lists the rest.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lab check notebooks bench-data clean distclean
+.PHONY: help env demo test lab check notebooks bench-data bench-training clean distclean
 
 PYTHON ?=
 JOBS ?= 2
@@ -15,7 +15,7 @@ CELL_SECONDS := 600
 
 help: ## list these targets
 	@echo "tts_kernel: fine-tune open TTS models. Start with: make demo"
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 env: ## make .venv and install the pinned packages; does nothing when they are in place
 	@for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
@@ -54,6 +54,9 @@ notebooks: env ## run every notebook again and store the outputs that nbval comp
 
 bench-data: env ## measure the data layer at the guide's size (15 minutes, 20 GB of disk), write docs/benchmarks/data.md
 	@$(BIN)/python -m benchmarks.data $(if $(ROWS),--rows $(ROWS)) $(if $(SCRATCH),--scratch $(SCRATCH)) $(BENCH_ARGS)
+
+bench-training: env ## measure the training engine beside a plain loop (about an hour), write docs/benchmarks/training.md
+	@$(BIN)/python -m benchmarks.training $(if $(SCRATCH),--scratch $(SCRATCH)) $(BENCH_ARGS)
 
 clean: ## remove caches and build leftovers; keeps .venv and runs
 	@echo "clean: removing caches (.venv and runs stay)"

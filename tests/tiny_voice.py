@@ -122,6 +122,7 @@ class Bench:
             "save_every": 100,
             "keep_checkpoints": 0,
             "num_workers": 0,
+            "aim": False,
             "device": "cpu",
         }
         return Settings(**{**small, **changes})

@@ -106,7 +106,8 @@ def read(path: Path, changes: dict[str, str]) -> tuple[ModuleType, Any]:
             problems += str(error).split("\n  ")[1:]
         problems += strange
     if problems:
-        raise SettingsError(f"{path}: {len(problems)} of it cannot be used:\n  " + "\n  ".join(problems))
+        what = f"{len(problems)} setting{'s' * (len(problems) > 1)} cannot be used"
+        raise SettingsError("\n  ".join([f"{path}: {what}:", *problems]))
     return recipe, settings
 
 
@@ -118,10 +119,7 @@ def _alone(recipe: ModuleType, settings: Any, options: argparse.Namespace) -> in
     run = open_run(settings, settings.run_name, prefix=_name(recipe))
     settings = replace(settings, run_name=run.name)
     if settings.launch == "detached" and not options.session:
-        session = start(run, _name(recipe), settings)
-        log.info(
-            "run %s: %s; log %s; stop it by touch %s", run.name, session.holder, run.folder / LOG, run.folder / STOP
-        )
+        start(run, _name(recipe), settings)
         return 0
     if not options.session:
         _enter(recipe, settings, run)

@@ -1,14 +1,15 @@
 """A corpus and a model to train on it: clips as long as Emilia's, and codes that can be learnt.
 
 Lengths and pairs are those of benchmarks/data/generate.py: 3 to 30 s, 8.6 s on average, 25 codes and 3.5 text tokens
-a second, two pairs per clip. Codes and text follow chains in which four tokens may come after each, so that a loss falls
-with training; a mel carries its speaker. The model is the published one at 0.4 of its width and a quarter of its
+a second, two pairs per clip. Codes and text follow chains in which four tokens may come after each, so that a loss
+falls with training; a mel carries its speaker. The model is the published one at 0.4 of its width and a quarter of its
 layers, with vocabularies that keep the heads' share of the arithmetic.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,18 +38,12 @@ MODEL = GPTConfig(
     semantic_input_size=40,
     emo_mel_input_size=80,
 )
-SHAPES = {  # name -> layers, width: one where arithmetic takes all the time, and one to train to a loss
-    "large": (MODEL.layers, MODEL.model_dim),
-    "small": (3, 128),
+SHAPES = {
+    "large": MODEL,  # arithmetic takes all the time
+    "small": replace(MODEL, layers=3, model_dim=128, heads=2),  # trains to a loss in a minute
+    "published": GPTConfig().reading("mel"),
 }
 _FOLLOWERS, _CHANCES = 4, (0.6, 0.25, 0.1, 0.05)
-
-
-def config_of(shape: str) -> GPTConfig:
-    from dataclasses import replace
-
-    layers, width = SHAPES[shape]
-    return replace(MODEL, layers=layers, model_dim=width, heads=width // 64)
 
 
 def make_data(data: str, shape: str, pairs: int) -> Figures:
@@ -59,7 +54,7 @@ def make_data(data: str, shape: str, pairs: int) -> Figures:
     from tts_kernel.models.indextts2.gpt import UnifiedVoice
     from tts_kernel.runs import write_yaml
 
-    root, config = Path(data), config_of(shape)
+    root, config = Path(data), SHAPES[shape]
     make_features(root, config, (pairs + HELD_OUT) // PAIRS_PER_TARGET)
     pack(root)
     (root / BASE).parent.mkdir()

@@ -167,7 +167,8 @@ def _order(prepared: Prepared, ways: Ways, seed: int) -> list[np.ndarray]:
 def train(prepared: Prepared, model: UnifiedVoice, ways: Ways, epochs: int = 1, seed: int = 0) -> Steps:
     """Whole epochs."""
     settings = prepared.settings
-    model.gpt.config._attn_implementation = "sdpa" if ways.fused_attention else "eager"
+    if not ways.fused_attention:
+        model.gpt.config._attn_implementation = "eager"
     validation_loss(prepared, model)  # as the Trainer begins: what has to warm up is warm
     model.train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

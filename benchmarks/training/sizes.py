@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,16 @@ class Sizes:
     steps: int = 10  # batches in a round
     rounds: int = 3
     seeds: int = 3  # runs whose losses are compared
+    overhead_steps: int = 60  # of a small model, in a round
+    gigabytes: float = 1.5  # of a checkpoint
+    kills: int = 200  # of a run, at random moments
 
     @property
     def full(self) -> bool:
         return self.pairs >= PAIRS and self.shape == "large" and self.steps >= 8 and self.rounds >= 3
 
-    def words(self) -> dict[str, int]:
+    def words(self) -> dict[str, float]:
         """What a subject's METHOD may name."""
-        return {name: getattr(self, name) for name in ("pairs", "steps", "rounds", "seeds")}
+        names = ("pairs", "steps", "rounds", "seeds", "overhead_steps", "kills", "gigabytes")
+        counts = {name: getattr(self, name) for name in names}
+        return counts | {"cores": os.cpu_count() or 1}

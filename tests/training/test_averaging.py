@@ -58,6 +58,11 @@ def test_integers_stay_and_have_to_agree(tmp_path: Path) -> None:
         averaged(tmp_path, {"mask": mask}, {"mask": ~mask})
 
 
+def test_a_counter_is_the_highest(tmp_path: Path) -> None:
+    counted = [{"norm.num_batches_tracked": torch.tensor(count)} for count in (3, 9, 5)]
+    assert averaged(tmp_path, *counted)["norm.num_batches_tracked"].item() == 9
+
+
 def test_what_the_files_agree_on_stays_and_what_was_one_saves_own_does_not(tmp_path: Path) -> None:
     model, facts = {"a": torch.ones(1)}, {"format": 1, "identity": {"model": {"layers": 2}}, "settings": {"seed": 1}}
     own = [

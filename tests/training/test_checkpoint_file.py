@@ -59,10 +59,11 @@ def test_no_flipped_byte_changes_what_is_read_unnoticed(tmp_path: Path) -> None:
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
         try:
-            assert same(read(path), CONTENT), f"byte {place}"
-        except CheckpointError as error:
-            assert str(path) in str(error)
+            content = read(path)
+        except CheckpointError:
             noticed += 1
+        else:
+            assert same(content, CONTENT), f"byte {place}"
     assert noticed > 20, "padding between the records is most of a file this small; the rest is not"
 
 

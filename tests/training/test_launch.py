@@ -21,10 +21,11 @@ from jupyter_client.manager import KernelManager
 from tests.conftest import CorpusMaker
 from tests.tiny_voice import LATENTS, Bench
 from tests.training.processes import Place, place, until
+from tts_kernel.recipes import indextts2
 from tts_kernel.runs import Run, RunError
 from tts_kernel.training import ending, launch
 from tts_kernel.training.hold import PROCESS, Holder, held
-from tts_kernel.training.session import LOG, SESSION, SETTINGS, Session, find
+from tts_kernel.training.session import LOG, SESSION, SETTINGS, LogTail, Session, find
 from tts_kernel.training.trainer import RunInterrupted
 from tts_kernel.training.update import TrainingError
 
@@ -139,8 +140,11 @@ def test_a_session_goes_on_when_its_follower_is_interrupted_is_found_again_and_s
     at = steps(run)
     until(lambda: steps(run) > at + 3, "a further step")
 
+    asked = []
+
     def stop(run: Run) -> None:
-        session.stop()
+        if not asked:
+            asked.append(session.stop())
 
     with pytest.raises(RunInterrupted, match=r"stopped by stop file .* at step \d+"):
         launch.train(recipe, prepared(recipe, **{**LONG, "pause": 0.5}), run, stop)
@@ -187,6 +191,23 @@ def test_a_session_on_another_machine_lives_while_the_run_is_in_use(place: Place
     assert find(run) is None
     with held(run):
         assert find(run) == session
+
+
+def test_a_follower_shows_whole_lines_from_the_last_few_on(place: Place) -> None:
+    run = place.run()
+    stamp = "2026-11-20 12:00:00,123"
+    file = run.folder / "run.log"
+    old = f"{stamp} INFO {'x' * 40}\n" * 100
+    file.write_text(f"{old}{stamp} WARNING two\nlines\n{stamp} INFO half", encoding="utf-8")
+    tail = LogTail(run, 0)
+    *before, two, lines = tail.new()
+    assert 5 < len(before) < 40
+    assert set(before) == {(logging.INFO, "x" * 40)}
+    assert (two, lines) == ((logging.WARNING, "two"), (logging.WARNING, "lines"))
+    assert tail.new() == []
+    with file.open("a", encoding="utf-8") as more:
+        more.write(" and half\n")
+    assert tail.new() == [(logging.INFO, "half and half")]
 
 
 KERNEL_CELL = """
@@ -242,8 +263,11 @@ def test_detached_training_outlives_a_killed_kernel_and_is_followed_from_elsewhe
 def test_several_inline_processes_stop_with_a_checkpoint_when_their_follower_is_interrupted(
     place: Place, recipe: Any
 ) -> None:
+    interrupted = []
+
     def interrupt(run: Run) -> None:
-        if steps(run) and not (run.folder / "stop").exists():
+        if steps(run) and not interrupted:
+            interrupted.append(steps(run))
             raise KeyboardInterrupt
 
     run = place.run()
@@ -305,3 +329,14 @@ def test_processes_whose_kernel_has_gone_stop_with_a_checkpoint(place: Place) ->
     until((run.checkpoints / "step.txt").exists, "the checkpoint")
     until(lambda: find(run) is None, "the end of the session")
     assert ending.status(run) == "stopped"
+
+
+@pytest.mark.slow
+def test_the_recipe_itself_trains_in_two_processes(place: Place, make_tiny_corpus: CorpusMaker) -> None:
+    bench = Bench(place.folder, make_tiny_corpus(latents=LATENTS))
+    run = place.run()
+    work = bench.prepare("run", run_name="run", processes=2, batch_size=6, aim=False)
+    outcome = launch.train(indextts2, work, run)
+    assert (outcome.status, outcome.step, outcome.horizon) == ("finished", 2, 2)
+    assert run.last("val/loss") == pytest.approx(outcome.val_after["val/loss"])
+    assert [record["step"] for record in run.records() if "train/lr" in record] == [1, 2], "from one process only"

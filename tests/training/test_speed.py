@@ -60,9 +60,20 @@ def flags() -> tuple[object, ...]:
 def test_the_switches_of_a_gpu_hold_inside_and_are_put_back(tf32: bool, precision: str, benchmark: bool) -> None:
     before = flags()
     settings = SpeedSettings(tf32=tf32, cudnn_benchmark=benchmark)
-    with pytest.raises(KeyError), switched(settings, torch.device("cuda")):
+    with switched(settings, torch.device("cuda")):
         assert flags()[:3] == (precision, tf32, benchmark)
-        raise KeyError
+    assert flags() == before
+
+
+def test_they_are_put_back_after_an_error_too() -> None:
+    before = flags()
+
+    def fail() -> None:
+        with switched(SpeedSettings(attention="eager"), torch.device("cuda")):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert flags() == before
 
 

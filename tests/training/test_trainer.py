@@ -20,6 +20,7 @@ from tests.training.loop import LONG, at_step, change_sums, record_ids
 from tts_kernel.data.batch import FeatureError
 from tts_kernel.data.manifest import read_manifest
 from tts_kernel.data.ordering import order_mel_first
+from tts_kernel.models.weights import CheckpointError
 from tts_kernel.recipes.indextts2 import train
 from tts_kernel.training.trainer import RunInterrupted, Trainer
 from tts_kernel.training.update import TrainingError
@@ -176,3 +177,24 @@ def test_every_epoch_sees_every_pair_once_in_another_order(bench: Bench, monkeyp
     assert len(set(seen)) == 24
     assert seen[:24] != seen[24:]
     assert np.isfinite(bench.run().last("val/loss"))
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_step(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tts_kernel.training.room.free", lambda folder: 300_000)
+    with pytest.raises(CheckpointError, match=r"checkpoints will take up to .* MB; 0\.3 MB are free"):
+        bench.train(keep_checkpoints=3)
+    assert not (bench.run().folder / "metrics.jsonl").exists()
+
+
+def test_the_average_of_the_best_checkpoints_is_kept_and_validated(bench: Bench) -> None:
+    outcome = bench.train(**LONG, keep_best=3, average_checkpoints=2)
+    tops = sorted(bench.run().checkpoints.glob("top_*.pth"))
+    assert len(tops) == 3
+    losses = {path.name: torch.load(path, weights_only=True)["metrics"]["val/loss"] for path in tops}
+    best_two = sorted(losses, key=losses.__getitem__)[:2]
+    averaged = bench.saved(file="averaged.pth")["model"]
+    first, second = (bench.saved(file=name)["model"] for name in best_two)
+    name = "mel_head.weight"
+    torch.testing.assert_close(averaged[name], (first[name] + second[name]) / 2)
+    assert outcome.val_averaged["val/loss"] == pytest.approx(outcome.val_after["val/loss"], rel=0.1)
+    assert outcome.val_averaged != outcome.val_after

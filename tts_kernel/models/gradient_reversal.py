@@ -68,6 +68,9 @@ def standardise(x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
         return norm(x)
     mean = all_reduce(x.float().sum(0)) / rows
     variance = all_reduce((x.float() - mean).square().sum(0)) / rows
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
     with torch.no_grad():
         momentum = norm.momentum or 0.1
         norm.running_mean.lerp_(mean, momentum)

@@ -26,6 +26,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from tts_kernel import recipes
 from tts_kernel.recipes.sweep_study import (
+    LOSS,
     SweepError,
     Swept,
     draw,
@@ -46,7 +47,6 @@ from tts_kernel.training.update import TrainingError
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-LOSS = "val/loss"
 # Settings that count optimiser steps: with another batch size they stand for the same share of the data.
 IN_STEPS = ("max_steps", "warmup_steps", "log_every", "validate_every", "save_every")
 

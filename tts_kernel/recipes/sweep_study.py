@@ -8,6 +8,7 @@ import logging
 import math
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from tts_kernel.runs import Run, write_atomically
 if TYPE_CHECKING:
     from optuna import Study
 
+LOSS = "val/loss"
 STORAGE, TABLE = "optuna.db", "trials.csv"
 
 log = logging.getLogger(__name__)
@@ -116,7 +118,7 @@ def swept(study: Study, run: Run) -> Swept:
                 "number": trial.number,
                 "state": "failed" if why else state,
                 **{name: trial.params.get(name) for name in searched},
-                "val/loss": min(losses, default=None),
+                LOSS: min(losses, default=None),
                 "validations": len(trial.intermediate_values),
                 "run": trial.user_attrs.get("run", ""),
                 "why": why,
@@ -138,22 +140,24 @@ def draw(study: Study, run: Run) -> list[Path]:
     from optuna.exceptions import ExperimentalWarning
     from optuna.visualization import matplotlib as visual
 
+    named: dict[str, Any] = {"target_name": LOSS}
     plots: dict[str, Any] = {
-        "history": visual.plot_optimization_history,
+        "history": partial(visual.plot_optimization_history, **named),
         "validations": visual.plot_intermediate_values,
-        "slices": visual.plot_slice,
-        "parallel": visual.plot_parallel_coordinate,
+        "slices": partial(visual.plot_slice, **named),
+        "parallel": partial(visual.plot_parallel_coordinate, **named),
     }
     if sum(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)) > 1:
-        plots["importances"] = visual.plot_param_importances
+        plots["importances"] = partial(visual.plot_param_importances, **named)
     run.figures.mkdir(exist_ok=True)
     paths = []
     for name, plot in plots.items():
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), pyplot.rc_context():  # it sets a style, and tells of ranges of one value
             warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.simplefilter("ignore", UserWarning)
             axes = plot(study)
-        figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure  # one per parameter, or one
-        paths.append(run.figures / f"{name}.png")
-        figure.savefig(paths[-1], dpi=110, bbox_inches="tight")
-        pyplot.close(figure)
+            figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure  # one per parameter, or one
+            paths.append(run.figures / f"{name}.png")
+            figure.savefig(paths[-1], dpi=110, bbox_inches="tight")
+            pyplot.close(figure)
     return paths

@@ -25,7 +25,7 @@ _OF_A_RESUME = ("optimizer", "optimizer_type", "scheduler", "scaler", "random", 
 def average(paths: Sequence[Path], target: Path) -> None:
     """Write the mean of the weights of `paths` to `target`, a checkpoint that loads like any of them: it keeps what
     they agree on (format, identity, settings), and says in `averaged_from` what it was made of. Values are summed in
-    double precision; integers (counters, indices) have to be equal. Raises CheckpointError where a file is damaged, or
+    double precision; a counter is the highest of them, other integers (indices, masks) have to be equal. Raises CheckpointError where a file is damaged, or
     one has other names, shapes or types than the first, or values that are not finite."""
     if not paths:
         raise CheckpointError(
@@ -57,6 +57,8 @@ def average(paths: Sequence[Path], target: Path) -> None:
 def _mean(name: str, values: Sequence[Tensor], paths: Sequence[Path]) -> Tensor:
     first = values[0]
     if not (first.is_floating_point() or first.is_complex()):
+        if first.ndim == 0:
+            return torch.stack(list(values)).amax(0)  # a counter, such as a norm's of its batches
         for value, path in zip(values, paths, strict=True):
             if not torch.equal(value, first):
                 raise CheckpointError(

@@ -95,6 +95,8 @@ def scan(folder: Path) -> dict[str, Record]:
             found[path.name] = describe(path, read_checkpoint(path))
         except CheckpointError as error:
             log.warning("%s; it counts as missing", error)
+        except FileNotFoundError:
+            continue  # the run went on meanwhile
         except (TypeError, ValueError, AttributeError) as error:
             log.warning("%s: its own description cannot be understood (%s); it counts as missing", path, error)
     return found
@@ -102,16 +104,27 @@ def scan(folder: Path) -> dict[str, Record]:
 
 def write_index(folder: Path, records: Mapping[str, Record]) -> None:
     """Newest first."""
-    newest = sorted(records.values(), key=lambda record: (-record.number, record.file))
+    newest = sorted(records.values(), key=_newest_first)
     write_atomically(folder / INDEX, json.dumps([asdict(record) for record in newest], indent=1) + "\n")
 
 
 def read_index(folder: Path) -> list[Record]:
     """The checkpoints of a run, newest first: cheap enough to be asked every second while the run goes on. Files that
-    are gone are left out; where the index is lost or torn the files are asked."""
+    are gone are left out; those that the index does not know are asked, all where it is lost or torn."""
+    there = {path.name for path in folder.glob("*.pth") if kind_of(path.name) is not None}
+    listed = {record.file: record for record in _listed(folder) if record.file in there}
+    if listed.keys() != there:
+        listed = {**scan(folder), **listed}
+    return sorted(listed.values(), key=_newest_first)
+
+
+def _listed(folder: Path) -> list[Record]:
     try:
-        listed = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        records = [Record(**values) for values in listed]
-    except (OSError, ValueError, TypeError):
-        return sorted(scan(folder).values(), key=lambda record: (-record.number, record.file))
-    return [record for record in records if (folder / record.file).is_file()]
+        entries = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return [Record(**entry) for entry in entries] if isinstance(entries, list) else []
+    except (OSError, ValueError, TypeError):  # lost or torn
+        return []
+
+
+def _newest_first(record: Record) -> tuple[int, str]:
+    return -record.number, record.file

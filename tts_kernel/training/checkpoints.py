@@ -47,7 +47,7 @@ __all__ = ["BEST", "FORMAT", "CheckpointFolder", "random_state", "save", "set_ra
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when a resume needs something that older files do not hold
+FORMAT = 2  # raise it when a resume needs something that older files do not hold
 BEST = {"best_model.pth": "val/loss", "best_text_model.pth": "val/text_loss", "best_mel_model.pth": "val/mel_loss"}
 
 

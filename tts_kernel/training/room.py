@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from tts_kernel.models.weights import CheckpointError
 
@@ -36,7 +37,10 @@ def size_of(content: Any) -> int:
     count = 0
     for tensor in tensors_of(content):
         count += 1
-        sizes[tensor.device, tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        if isinstance(tensor, DTensor):  # of which a file holds all shards
+            sizes[tensor.device, -count] = tensor.numel() * tensor.element_size()
+        else:
+            sizes[tensor.device, tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return sum(sizes.values()) + _PER_TENSOR * count
 
 

@@ -70,12 +70,12 @@ class Session:
         Raises TrainingError with its own words when it failed, with the end of its output when it died, and
         RunInterrupted when it was stopped. A KeyboardInterrupt stops one that is not detached, with a checkpoint; of a
         detached one it only ends the following."""
-        lines, size, stopping = self._new_lines(), -1, False
+        lines, size, stopping = LogTail(self.run, self.logged_from), -1, False
         with _not_logged_again(self.run):
             while True:
                 try:
                     alive = self.alive()  # before the last lines are read
-                    for level, line in next(lines):
+                    for level, line in lines.new():
                         log.log(level, "%s", line, extra={"relayed": True})
                     now = _size(self.run.folder / "metrics.jsonl")
                     if on_update is not None and now != size:
@@ -116,27 +116,33 @@ class Session:
             f"{ending.OUTCOME}; start it again with run_name {self.run.name} to go on at its last checkpoint{text}"
         )
 
-    def _new_lines(self) -> Iterator[list[tuple[int, str]]]:
-        """At each step (level, line) of what was logged since the one before; at the first, of the last few lines."""
-        path = self.run.folder / "run.log"
-        at = max(self.logged_from, _size(path) - _SHOWN)
-        whole = at == self.logged_from  # else the first line has lost its head
-        level = logging.INFO
-        while True:
-            new: list[tuple[int, str]] = []
-            if _size(path) > at:
-                with path.open("rb") as file:
-                    file.seek(at)
-                    text = file.read()
-                text = text[: text.rfind(b"\n") + 1]  # a line that is still being written is for the next time
-                at += len(text)
-                for line in text.decode("utf-8", "replace").splitlines():
-                    found = _LINE.fullmatch(line)
-                    if found:
-                        level, whole = logging.getLevelNamesMapping().get(found[1], logging.INFO), True
-                    if whole:
-                        new.append((level, found[2] if found else line))
-            yield new
+
+class LogTail:
+    """What is added to the run's run.log from byte `begin` on; the first time not more than the last few lines."""
+
+    def __init__(self, run: Run, begin: int) -> None:
+        self._path = run.folder / "run.log"
+        self._at = max(begin, _size(self._path) - _SHOWN)
+        self._whole = self._at == begin  # else the first line has lost its head
+        self._level = logging.INFO
+
+    def new(self) -> list[tuple[int, str]]:
+        """(level, line) of each line that is complete; those of one message have its level."""
+        if _size(self._path) <= self._at:
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            text = file.read()
+        text = text[: text.rfind(b"\n") + 1]
+        self._at += len(text)
+        lines: list[tuple[int, str]] = []
+        for line in text.decode("utf-8", "replace").splitlines():
+            found = _LINE.fullmatch(line)
+            if found:
+                self._level, self._whole = logging.getLevelNamesMapping().get(found[1], logging.INFO), True
+            if self._whole:
+                lines.append((self._level, found[2] if found else line))
+        return lines
 
 
 def find(run: Run) -> Session | None:

@@ -88,7 +88,7 @@ def compile_parts(parts: Sequence[nn.Module], mode: CompileMode, device: torch.d
     if mode == "off":
         return "off"
     cache = Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled")))  # read on import
-    missing = _missing_compiler(device)
+    missing = missing_compiler(device)
     if missing:
         log.warning("compile is %r, but %s: computing without. Install it, or set compile to 'off'", mode, missing)
         return "off"
@@ -101,7 +101,7 @@ def compile_parts(parts: Sequence[nn.Module], mode: CompileMode, device: torch.d
     return mode
 
 
-def _missing_compiler(device: torch.device) -> str:
+def missing_compiler(device: torch.device) -> str:
     """What torch.compile needs on this device and does not find; empty if all is there."""
     if device.type == "cuda":
         from torch.utils._triton import has_triton

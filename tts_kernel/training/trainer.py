@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -37,6 +38,7 @@ from tts_kernel.training.guards import (
 from tts_kernel.training.metrics import MetricLog
 from tts_kernel.training.processes import Processes
 from tts_kernel.training.progress import Clock, Interval, describe, memory_gb
+from tts_kernel.training.room import full_size, size_of
 from tts_kernel.training.signals import StopRequests, stop_requests
 from tts_kernel.training.speed import Precision, autocast
 from tts_kernel.training.state import RunState, Standing
@@ -112,13 +114,14 @@ class Trainer:
         the rows begun with."""
         self.run, self.objective, self.optimizer, self.rate = run, objective, optimizer, rate
         self.model, self.processes, self.settings = objective.model, processes, settings
-        own = {"rank": processes.rank, "world": processes.world}
+        assert isinstance(objective, nn.Module)
+        rank, world = processes.rank, processes.world
         held, held_plan = validation
-        self.plan = replace(plan, **own)
+        self.plan = replace(plan, rank=rank, world=world)
         pinned = settings.loader.pin_memory and processes.device.type == "cuda"
         loading = replace(settings.loader, pin_memory=pinned)
         self.loader = BatchLoader(data, self.plan, loading)
-        self.held_loader = BatchLoader(held, replace(held_plan, **own), loading)
+        self.held_loader = BatchLoader(held, replace(held_plan, rank=rank, world=world), loading)
         self.horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
         self.state = RunState(
             objective.model,
@@ -246,9 +249,12 @@ class Trainer:
     def fit(self) -> Outcome:
         """Train from where the run folder stands to the end of the data. Raises RunInterrupted when asked to stop and
         FeatureError for a bad file, both after saving; TrainingError when a step must not be taken (the last
-        checkpoint stands)."""
+        checkpoint stands); CheckpointError for a full disk, also before the first step."""
         started = time.monotonic()
         self.resume_if_started()
+        if self.processes.main:
+            weights = self.model.state_dict()
+            self.checkpoints.check_room(size_of(weights), full_size(weights, self.optimizer))
         begun = (self.run.folder / "metrics.jsonl").exists()  # also by a session that died before its first checkpoint
         with ExitStack() as stack:
             stack.callback(self.checkpoints.close)
@@ -299,6 +305,7 @@ class Trainer:
                 if failed:
                     self.save()
                     self.checkpoints.wait()
+                    self.processes.wait()  # the first that ends takes the others along
                     raise failure or FeatureError("another process could not use a file of its rows; it says which")
                 spike = self._step(micro_batches, totals, clock)
                 bar.update()

@@ -29,10 +29,21 @@ class TrainingError(RuntimeError):
 class Objective(Protocol):
     """The recipe's loss: a module that holds the model, so that whatever wraps it sees the whole forward pass."""
 
-    model: nn.Module
-    weights: Mapping[str, float]  # by loss term
-    names: Sequence[str]  # of all sums: loss terms and metrics
-    tokens: Sequence[str]  # of those whose targets count as tokens of the batch
+    @property
+    def model(self) -> nn.Module:
+        """What is trained and saved."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """By loss term."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of all sums: loss terms and metrics."""
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        """Of those whose targets count as tokens of the batch."""
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Targets by name, known before the forward pass, so that each micro-batch can be divided by the total of its

@@ -51,14 +51,15 @@ def compare(paths: Sequence[Path | str | Run], metrics: Sequence[str] = ()) -> b
     return png(draw_comparison(histories, metrics))
 
 
-def draw_training(history: History) -> Figure:
+def draw_training(history: History, *, titled: bool = True) -> Figure:
     """Losses; validation with the best and the latest checkpoint; speaker accuracy against chance; learning rate;
-    gradient norm with what was clipped and skipped; speed and memory."""
+    gradient norm with what was clipped and skipped; speed and memory. `titled` with the line of `describe`."""
     figure, axes = make_figure(13.5, 8, 2, 3)
     panels = (_losses, _validation, _speaker, _rate, _gradient, _speed)
     for axis, panel in zip(axes.flat, panels, strict=True):
         panel(axis, history)
-    figure.suptitle(plain(describe(history)), fontsize=11, x=0.01, ha="left")
+    if titled:
+        figure.suptitle(plain(describe(history)), fontsize=11, x=0.01, ha="left")
     return figure
 
 
@@ -66,7 +67,10 @@ def draw_comparison(histories: Sequence[History], metrics: Sequence[str] = ()) -
     """One drawing for each metric, every run with the same colour in all, named under them."""
     shown = list(metrics) or [name for name in COMPARED if any(name in history for history in histories)]
     columns = min(3, max(1, len(shown)))
-    figure, axes = make_figure(4.6 * columns, 3.4 * -(-len(shown) // columns) + 0.6, -(-len(shown) // columns), columns)
+    rows = max(1, -(-len(shown) // columns))
+    figure, axes = make_figure(4.6 * columns, 3.4 * rows + 0.6, rows, columns)
+    if not shown:
+        say_instead(axes[0, 0], "nothing has been logged", GREY)
     names = _told_apart(histories)
     handles = {}
     for axis, metric in zip(axes.flat, shown, strict=False):

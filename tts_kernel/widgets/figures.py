@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tts_kernel.runs import Run
@@ -39,9 +40,9 @@ def save_figure(figure: Figure, run: Run, name: str) -> Path:
 
 
 def png(figure: Figure) -> bytes:
-    """What `IPython.display.Image` and an image widget show."""
+    """What `IPython.display.Image` and an image widget show, at half the cost of `savefig`, which draws twice."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png")
+    FigureCanvasAgg(figure).print_png(picture)
     return picture.getvalue()
 
 

@@ -24,8 +24,8 @@ from tts_kernel.training.session import STOP
 from tts_kernel.widgets.curves import describe, draw_training, duration
 from tts_kernel.widgets.figures import png
 
-EVERY = 5.0  # seconds between two drawings, at least
-SHARE = 50  # times what the last one cost, at least: 2 % of a processor
+EVERY = 5.0  # seconds between two drawings, and between two looks at what is told above them, at least
+DRAWING, LOOKING = 50, 200  # times what the last one cost, at least: 2 % and 0.5 % of a processor
 CONFIRM = 15.0  # seconds within which STOP has to be pressed again
 
 ASK = (
@@ -44,23 +44,33 @@ class Panel:
         self.text, self.note = widgets.HTML(), widgets.HTML()
         self.stop = widgets.Button(description="STOP", icon="stop", button_style="danger", layout={"width": "150px"})
         self.stop.on_click(self._press)
+        _hear_at_once(self.stop)
         controls = widgets.HBox([self.stop, self.note], layout={"align_items": "center"})
         self.box = widgets.VBox([self.text, controls, self.picture], layout={"width": "auto"})
         for name in ("box", "text", "note", "stop", "picture"):
             getattr(self, name).add_class(f"live-{name}")
         self._pressed = -CONFIRM  # on the monotonic clock
-        self._drawn: tuple[int, ...] = ()
-        self.refresh()
+        self._seen: tuple[int, ...] = ()
+        self._drawn: History | None = None
+        self.history = History(run.folder, {})
+        self.look()
+        self.draw()
 
-    def refresh(self) -> float:
-        """Draw what the run folder holds now, if it has changed. Returns the seconds of processor time that it took."""
+    def look(self) -> float:
+        """Read what the run folder holds, if it has changed, and tell it in one line. Returns the seconds of processor
+        time that it took."""
         begun = time.thread_time()
-        now = self._state()
-        if now != self._drawn:
-            history = read_history(self.run.folder)
-            self.picture.value = png(draw_training(history))
-            self.text.value = f"<b>{html.escape(describe(history))}</b>{_age(history)}"
-            self._drawn = now
+        if (now := self._state()) != self._seen:
+            self.history, self._seen = read_history(self.run.folder), now
+        self.text.value = f"<b>{html.escape(describe(self.history))}</b>{_age(self.history)}"
+        return time.thread_time() - begun
+
+    def draw(self) -> float:
+        """Draw what was last read, unless it is drawn. Returns as `look` does."""
+        begun = time.thread_time()
+        if self.history is not self._drawn:
+            self.picture.value = png(draw_training(self.history, titled=False))
+            self._drawn = self.history
         return time.thread_time() - begun
 
     def _state(self) -> tuple[int, ...]:
@@ -92,11 +102,17 @@ class Panel:
         self.stop.disabled, self.note.value = True, why
 
 
+def _hear_at_once(button: widgets.Button) -> None:
+    """JupyterLab sends a press to a subshell, so that it is heard while a cell trains. ipykernel 7.4 hands it on to the
+    shell from which the widget spoke last, the one that trains, where it would wait for the end; not for this one."""
+    button.comm._reply_subshell_for = lambda data, subshell: subshell
+
+
 @contextmanager
 def watch(run: Run) -> Iterator[Panel]:
-    """Show the panel while what is inside trains `run`, or follows its session. A thread draws it anew, at most every
-    EVERY seconds and for at most one part in SHARE of the time. At the end the panel gives place to the last figure, so
-    that the notebook keeps it."""
+    """Show the panel while what is inside trains `run`, or follows its session. A thread keeps it up to date, at most
+    every EVERY seconds and with about 2 % of a processor. At the end the panel gives place to the last figure, so that
+    the notebook keeps it."""
     panel = Panel(run)
     shown = _display(panel)
     over = threading.Event()
@@ -108,7 +124,7 @@ def watch(run: Run) -> Iterator[Panel]:
     finally:
         over.set()
         drawing.join()
-        panel.refresh()
+        panel.look()
         panel.rest("")
         if shown is not None:
             shown.update(_still(panel), raw=True)
@@ -124,16 +140,17 @@ def show(run: Run) -> None:
         _display(panel)
     else:
         display(_still(panel), raw=True)
+        panel.box.close()
 
 
 def _keep_drawing(panel: Panel, over: threading.Event) -> None:
-    cost = 0.0
-    due = time.monotonic() + EVERY
+    look = draw = time.monotonic() + EVERY
     while not over.wait(1.0):
         panel.forget_press()
-        if time.monotonic() >= due:
-            cost = panel.refresh()
-            due = time.monotonic() + max(EVERY, SHARE * cost)
+        if time.monotonic() >= look:
+            look = time.monotonic() + max(EVERY, LOOKING * panel.look())
+        if time.monotonic() >= draw:
+            draw = time.monotonic() + max(EVERY, DRAWING * panel.draw())
 
 
 def _display(panel: Panel) -> DisplayHandle | None:
@@ -144,8 +161,8 @@ def _display(panel: Panel) -> DisplayHandle | None:
 def _still(panel: Panel) -> dict[str, str]:
     """The figure and the line above it without widgets, by MIME type."""
     return {
-        "image/png": b64encode(panel.picture.value).decode(),
-        "text/plain": describe(read_history(panel.run.folder)),
+        "image/png": b64encode(png(draw_training(panel.history))).decode(),
+        "text/plain": describe(panel.history),
     }
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests.tiny_voice import CONFIG, differing, voice
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 from tts_kernel.models.indextts2.weights import extend_vocabulary, load_weights
 from tts_kernel.models.weights import CheckpointError
+from tts_kernel.training.checkpoints import FORMAT, CheckpointFolder
 
 INPUT_LAYER = "emo_conditioning_encoder.embed.out.0.weight"
 CLASSIFIER = [f"speaker_classifier.{name}" for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")]
@@ -173,3 +175,60 @@ def test_a_foreign_tokenizer_is_refused(state: dict[str, Tensor]) -> None:
         extend_vocabulary(state, old, ["a", "b"])
     with pytest.raises(CheckpointError, match=r"text_embedding\.weight has 51 rows, expected 50"):
         extend_vocabulary(state, old[:-1], [*old, "new"])
+
+
+def guides_checkpoint(prefix: str = "") -> dict[str, Any]:
+    """`latest.pth` as the guide's trainer writes it: the whole state of a run, after some steps of AdamW.
+    Source of its keys: edu-ide/index-tts, branch training_v3, trainers/train_gpt_v2.py."""
+    model = voice()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    sum(parameter.square().sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    schedule.step()
+    return {
+        "model": {prefix + name: value for name, value in model.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "optimizer_type": "adamw",
+        "scheduler": schedule.state_dict(),
+        "scaler": {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 3},
+        "epoch": 0,
+        "step": 298_800,
+        "recent_checkpoints": ["trained/model_step298000.pth"],
+        "manifests": {"train": [{"path": "pairs_train.jsonl", "samples": 5_483_856}], "val": []},
+        "train_text_loss": 0.9358,
+        "train_mel_loss": 3.61,
+        "val_text_loss": float("nan"),
+    }
+
+
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."])
+def test_the_guides_own_checkpoints_are_read(tmp_path: Path, fresh: UnifiedVoice, prefix: str) -> None:
+    content = guides_checkpoint(prefix)
+    torch.save(content, tmp_path / "latest.pth")
+    report = load_weights(fresh, tmp_path / "latest.pth")
+    expected = {name.removeprefix(prefix): value for name, value in content["model"].items()}
+    assert not differing(expected, fresh.state_dict())
+    assert str(report) == f"{len(expected)} tensors loaded"
+
+
+def test_the_guides_latest_full_is_a_start_and_no_resume(tmp_path: Path, fresh: UnifiedVoice) -> None:
+    torch.save(guides_checkpoint(), tmp_path / "latest_full.pth")
+    with pytest.raises(CheckpointError, match=r"format None, expected .* new run with this file as base_checkpoint"):
+        CheckpointFolder(tmp_path, keep_steps=1).read_latest()
+    load_weights(fresh, tmp_path / "latest_full.pth")
+
+
+def test_our_own_checkpoints_are_read_under_all_their_names(tmp_path: Path) -> None:
+    state = voice().state_dict()
+    weights = {"model": state, "step": 3, "epoch": 0, "format": FORMAT}
+    folder = CheckpointFolder(tmp_path, keep_steps=1, keep_best=1)
+    folder.save_latest(weights, {**weights, "optimizer": {}}, 3)
+    folder.save_best(weights, {"val/loss": 1.0, "val/text_loss": 1.0, "val/mel_loss": 1.0}, 3)
+    paths = sorted(tmp_path.glob("*.pth"))
+    assert len(paths) == 7
+    for path in paths:
+        torch.manual_seed(5)
+        model = UnifiedVoice(CONFIG)
+        load_weights(model, path)
+        assert not differing(state, model.state_dict())

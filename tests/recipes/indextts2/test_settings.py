@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from tests.tiny_voice import CONFIG, make_base
 from tts_kernel.recipes.indextts2 import Settings
 from tts_kernel.recipes.indextts2.model import base_config, build_model, stage_config
-from tts_kernel.recipes.indextts2.settings import STAGES
+from tts_kernel.recipes.indextts2.settings import EMOTION_PARTS, SPEAKER_PARTS, STAGES
 from tts_kernel.settings import SettingsError, read_settings
 
 
@@ -21,6 +22,16 @@ from tts_kernel.settings import SettingsError, read_settings
         ({"base_checkpoint": "gpt.pth"}, "data: found empty with a base_checkpoint"),
         ({"data": "corpus"}, "base_checkpoint: found empty for stage 2"),
         ({"data": "corpus", "stage": 3}, "base_checkpoint: found empty for stage 3"),
+        ({"optimizer": "schedulefree"}, "schedule: found 'wsd' with optimizer 'schedulefree'"),
+        ({"processes": 32}, "processes: found 32, expected at most batch_size, 16"),
+        ({"fsdp": True}, "fsdp: found True with one process"),
+        (
+            {"fsdp": True, "processes": 2, "optimizer": "prodigy", "learning_rate": 1.0},
+            "fsdp: found True with optimizer 'prodigy'",
+        ),
+        ({"on_spike": "rollback", "keep_checkpoints": 0}, "on_spike: found 'rollback' with keep_checkpoints 0"),
+        ({"on_out_of_memory": "split", "processes": 2}, "on_out_of_memory: found 'split' with several processes"),
+        ({"average_checkpoints": 5}, "average_checkpoints: found 5, expected at most keep_best, 3"),
         ({"tokenizer": "a.model"}, "tokenizer and base_tokenizer: give both"),
         ({"text_weight": 0.0, "mel_weight": 0.0}, "text_weight and mel_weight: found 0 and 0"),
         ({"stage": 4}, "stage: found 4"),
@@ -52,13 +63,20 @@ def test_stage_1_may_start_without_weights(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     settings = Settings(stage=1, data=str(tmp_path), model_config=str(base.parent / "config.yaml"))
     assert base_config(settings) == CONFIG.reading("mel")
-    assert all(p.requires_grad for p in build_model(settings, CONFIG).parameters())
+    assert all(p.requires_grad for p in build_model(replace(settings, conditions="computed"), CONFIG).parameters())
+
+
+def test_conditioners_whose_output_is_read_from_files_are_not_trained(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    settings = Settings(stage=1, data=str(tmp_path), model_config=str(base.parent / "config.yaml"))
+    idle = {name.split(".")[0] for name, p in build_model(settings, CONFIG).named_parameters() if not p.requires_grad}
+    assert idle == {*SPEAKER_PARTS, *EMOTION_PARTS}
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_stages_parts_are_frozen_and_all_others_free(tmp_path: Path, stage: Any) -> None:
     base = make_base(tmp_path / "base")
-    settings = Settings(stage=stage, data=str(tmp_path), base_checkpoint=str(base))
+    settings = Settings(stage=stage, data=str(tmp_path), base_checkpoint=str(base), conditions="computed")
     model = build_model(settings, stage_config(settings, base_config(settings), 3 if stage == 2 else 0))
     frozen = tuple(f"{name}." for name in STAGES[stage].frozen)
     for name, parameter in model.named_parameters():

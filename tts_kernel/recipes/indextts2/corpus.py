@@ -50,7 +50,7 @@ def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
         )
     train = read_manifest(root / settings.train_manifest, allow_outside=settings.allow_outside_paths)
     stage = STAGES[settings.stage]
-    by_mel = stage.needs_mel and settings.emotion_input == "mel"
+    by_mel = reads_mel(settings)
     available = available_prefix(train) if by_mel else len(train)
     if available == 0:
         raise ManifestError(
@@ -102,6 +102,12 @@ def open_corpus(settings: Settings, config: GPTConfig, run: Run) -> Corpus:
         mapping, found = _speaker_mapping(settings, train, rows[:available_rows])
     left_out = {reason: count for reason, count in dropped.items() if count}
     return Corpus(train, validation, rows, available_rows, validation_rows, mapping, found, left_out)
+
+
+def reads_mel(settings: Settings) -> bool:
+    """Whether emotion vectors are computed from mels, so that only rows that have one can be used."""
+    computed = STAGES[settings.stage].adversary or settings.conditions == "computed"
+    return computed and settings.emotion_input == "mel"
 
 
 def overlong_rows(manifest: Manifest, config: GPTConfig) -> np.ndarray:

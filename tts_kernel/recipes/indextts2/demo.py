@@ -63,6 +63,8 @@ BASE = Settings(
     validate_every=130,
     save_every=1000,
     keep_checkpoints=0,
+    keep_best=0,
+    aim=False,
     num_workers=0,
     device="cpu",
 )

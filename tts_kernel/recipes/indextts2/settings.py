@@ -162,13 +162,12 @@ class Stage:
 
     frozen: tuple[str, ...]
     adversary: bool = False
-    needs_mel: bool = False
 
 
 SPEAKER_PARTS = ("conditioning_encoder", "perceiver_encoder")
 EMOTION_PARTS = ("emo_conditioning_encoder", "emo_perceiver_encoder", "emovec_layer", "emo_layer")
 STAGES = {
     1: Stage(frozen=()),
-    2: Stage(frozen=SPEAKER_PARTS, adversary=True, needs_mel=True),
+    2: Stage(frozen=SPEAKER_PARTS, adversary=True),
     3: Stage(frozen=SPEAKER_PARTS + EMOTION_PARTS),
 }

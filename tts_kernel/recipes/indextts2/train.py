@@ -196,6 +196,7 @@ def _keep_emotion_vectors(trainer: Trainer, prepared: Prepared, run: Run, when: 
     """By the main process; a sharded model is put together for it."""
     settings, config, corpus = prepared.settings, prepared.config, prepared.corpus
     model = trainer.model
+    assert isinstance(model, UnifiedVoice)
     if settings.fsdp:
         weights = trainer.state.weights()["model"]
         model = UnifiedVoice(config)
@@ -225,6 +226,11 @@ def _averaged(trainer: Trainer, count: int, outcome: Outcome) -> Outcome:
 def explain(outcome: Outcome, prepared: Prepared, run: Run) -> str:
     """How the run ended and what to do next."""
     text = f"{outcome.status}: step {outcome.step:,} of {outcome.horizon:,}"
+    if outcome.val_averaged:
+        text += (
+            f"\naverage of the best {prepared.settings.average_checkpoints}: val/loss "
+            f"{outcome.val_averaged['val/loss']:.4g}, of the last {outcome.val_after['val/loss']:.4g}"
+        )
     if outcome.status == "mels exhausted":
         waiting = len(prepared.corpus.train_rows) - prepared.corpus.available
         text += (
