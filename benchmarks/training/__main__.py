@@ -19,12 +19,12 @@ from types import ModuleType
 
 from benchmarks.data.measure import ROOT, MeasureError
 from benchmarks.data.result import FAILED, Result
-from benchmarks.training import checkpoints, gpu, losses, overhead, processes, throughput
+from benchmarks.training import checkpoints, deaths, gpu, losses, overhead, processes, throughput
 from benchmarks.training.report import Piece, machine, render
 from benchmarks.training.sizes import Sizes
 from tts_kernel.runs import runs_folder
 
-SUBJECTS = [throughput, losses, overhead, checkpoints, processes, gpu]
+SUBJECTS = [throughput, losses, overhead, checkpoints, deaths, processes, gpu]
 NAMES = [subject.__name__.rpartition(".")[2] for subject in SUBJECTS]
 BYTES = 6_000_000_000  # of scratch that a piece needs at most, checkpoints included
 

@@ -60,7 +60,7 @@ def make_round(data: str, number: int, rounds: int, batches: int) -> str:
     whole = len(rows) // BATCH_SIZE
     shares = (np.arange(batches) + (number + 0.5) / rounds) / batches
     chosen = [row for share in shares for row in rows[int(share * whole) * BATCH_SIZE :][:BATCH_SIZE]]
-    np.random.default_rng(number).shuffle(chosen)  # type: ignore[arg-type]
+    np.random.default_rng(number).shuffle(chosen)
     write_rows(root / name, chosen)
     return name
 

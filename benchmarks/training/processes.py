@@ -45,4 +45,5 @@ def run(sizes: Sizes) -> list[Result]:
         for processes, found in speeds.items():
             figures = measure(trained, 1, data=data, runs=sizes.folder / "runs", manifest=manifest, processes=processes)
             found.append(figures["tokens_per_second"])
-    return [more("1 process, 2 processes", *(statistics.median(found) for found in speeds.values()))]
+    one, two = (statistics.median(found) for found in speeds.values())
+    return [more("1 process, 2 processes", one, two)]

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,6 +225,23 @@ def test_a_damaged_repository_is_one_warning(folder: Path, warnings, damage: str
     (warning,) = warnings.records
     assert "metrics.jsonl and TensorBoard are complete" in warning.getMessage()
     assert Run(folder).series("train/text_loss")[0][-1] == 2
+
+
+def test_aim_that_fails_on_the_way_ends_and_is_one_warning(folder: Path, warnings) -> None:
+    """It does not hang at its end, as Aim does when it cannot close what it has opened."""
+    metrics = MetricLog(folder, aim=True)
+    process, state = metrics._aim._process, folder / "aim.json"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    state.unlink()
+    state.mkdir()
+    shutil.rmtree(folder.parent / ".aim")
+    metrics.write(1, {"train/text_loss": 5.0})
+    metrics.close()
+    (warning,) = warnings.records
+    assert process.returncode == 1, "it was killed instead"
+    assert "Error" in warning.getMessage()
 
 
 def test_a_locked_repository_is_one_warning_and_holds_nothing_up(folder: Path, warnings, monkeypatch) -> None:

@@ -49,7 +49,8 @@ def assert_alike(bench: Bench, name: str, other: str) -> None:
     ours, expected = logged(bench, name), logged(bench, other)
     assert ours.keys() == expected.keys()
     for metric, values in expected.items():
-        assert ours[metric] == pytest.approx(values, rel=2e-4, abs=2e-5), metric
+        found = {step: ours[metric].get(step) for step in values}  # a stop may have validated once more
+        assert found == pytest.approx(values, rel=2e-4, abs=2e-5), metric
     weights, wanted = bench.saved(name)["model"], bench.saved(other)["model"]
     assert weights.keys() == wanted.keys()
     for key, value in wanted.items():
@@ -83,12 +84,7 @@ def test_sharded_states_train_as_whole_ones_and_resume_whole(calm: Bench) -> Non
         done = train_together(calm, 2, "sharded", **sharded, max_steps=stop)
         assert done.returncode == 0, done.stderr
     assert_alike(calm, "sharded", "alone")
-    calm.train("back", **UNEVEN, max_steps=3)
-    calm.train("whole", **{**UNEVEN, "max_steps": 3})
-    (calm.run("whole").checkpoints / "latest_full.pth").write_bytes(
-        (calm.run("sharded").checkpoints / "latest_full.pth").read_bytes()
-    )
-    assert calm.train("whole", **UNEVEN).step == 6
+    assert calm.train("sharded", **UNEVEN).step == 6, "one process can go on with it"
 
 
 def test_more_processes_than_gpus_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

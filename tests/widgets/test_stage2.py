@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.image import imread
 
 from tts_kernel.runs import Run
-from tts_kernel.widgets import curves, stage2
+from tts_kernel.widgets import stage2
 
 
 def probe(accuracy: float) -> dict[str, float]:
@@ -41,7 +41,3 @@ def test_emotion_space_is_drawn_where_the_vectors_were_kept(tmp_path: Path) -> N
             tmp_path / f"emotion_{when}.npz", vectors=random.normal(size=(60, 6)), speakers=speakers, styles=styles
         )
     assert ink(stage2.emotion_space(Run(tmp_path))) > 0.005
-
-
-def test_the_figures_are_found_under_their_earlier_names() -> None:
-    assert curves.judged is stage2.judged

@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from tts_kernel.runs import write_atomically
@@ -71,8 +72,8 @@ class AimProcess:
             self._warn(self._reason())
 
     def _reason(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit status {self._process.returncode}"
+        said = self.log.read_text(encoding="utf-8", errors="replace").strip() if self.log.exists() else ""
+        return said.splitlines()[-1] if said else f"exit status {self._process.returncode}"
 
     def _warn(self, reason: str) -> None:
         log.warning(
@@ -223,5 +224,13 @@ def main(arguments: list[str]) -> None:
     follow(folder, ended)
 
 
+def _end_at_once(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """After an error. Aim's own end waits, without limit, for a thread that may have failed as well."""
+    sys.__excepthook__(kind, error, trace)
+    sys.stderr.flush()
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    sys.excepthook = _end_at_once
     main(sys.argv[1:])

@@ -25,8 +25,9 @@ _OF_A_RESUME = ("optimizer", "optimizer_type", "scheduler", "scaler", "random", 
 def average(paths: Sequence[Path], target: Path) -> None:
     """Write the mean of the weights of `paths` to `target`, a checkpoint that loads like any of them: it keeps what
     they agree on (format, identity, settings), and says in `averaged_from` what it was made of. Values are summed in
-    double precision; a counter is the highest of them, other integers (indices, masks) have to be equal. Raises CheckpointError where a file is damaged, or
-    one has other names, shapes or types than the first, or values that are not finite."""
+    double precision; a counter is the highest of them, other integers (indices, masks) have to be equal. Raises
+    CheckpointError where a file is damaged, or one has other names, shapes or types than the first, or values that are
+    not finite."""
     if not paths:
         raise CheckpointError(
             f"{target}: no checkpoints were given to average; keep_best and keep_checkpoints keep some"

@@ -477,6 +477,6 @@ class Trainer:
         self._restore(content)
         self.now.rollbacks, self.now.rate_scale = done, scale
         log.warning("rolled back from step %d to %d; the rate is now x %g", was, self.now.step, scale)
-        self._close_metrics()
-        self._open_metrics(self.now.step)
+        if self._metrics is not None:
+            self._metrics.take_back(self.now.step)
         self._saved_at = self._validated_at = -1

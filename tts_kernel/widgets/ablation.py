@@ -44,7 +44,7 @@ def ablation(run: Run) -> Path:
             speed.plot(low_high, [place, place], "|", color="black", markersize=9)
     speed.axvline(1.0, color="black", linewidth=0.8, linestyle="--")
     highest = max([2.5, *(line["speedup"] for line in lines if "speedup" in line)])
-    speed.set(title="Tokens per second, in multiples of the plain loop", xlim=(0, 1.25 * highest))
+    speed.set(title="Tokens per second, in multiples of the plain loop", xlim=(0, 1.35 * highest))
     memory.set(title="Peak memory, GB")
     memory.margins(x=0.15)
     handles: list[Any] = [Patch(color=colour, label=label) for label, colour in KINDS.values()]

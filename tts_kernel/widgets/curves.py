@@ -30,9 +30,6 @@ from tts_kernel.widgets.figures import (
 )
 from tts_kernel.widgets.lines import draw, label_steps, mark_missing, scale, thin
 from tts_kernel.widgets.saved import best, latest, lowest, saved
-from tts_kernel.widgets.stage2 import emotion_space as emotion_space
-from tts_kernel.widgets.stage2 import judged as judged
-from tts_kernel.widgets.stage2 import probes as probes
 
 TITLES = {"text": "text", "mel": "semantic codes", "gpt": "both, weighted"}
 COMPARED = ("train/text_loss", "train/mel_loss", "val/loss", "train/grad_norm", "train/lr", "train/tokens_per_second")

@@ -253,7 +253,8 @@ def test_a_manifest_that_names_files_outside_its_folder_trains_only_where_that_i
     for name in ("gpt_pairs_train_mel.jsonl", "gpt_pairs_val.jsonl"):
         rows = read_rows(bench.data / name)
         write_rows(
-            bench.data / name, [row | {"target_codes_path": f"../{outside.name}/{row['target_id']}.npy"} for row in rows]
+            bench.data / name,
+            [row | {"target_codes_path": f"../{outside.name}/{row['target_id']}.npy"} for row in rows],
         )
     with pytest.raises(ManifestError, match="target_codes_path"):
         bench.train()
