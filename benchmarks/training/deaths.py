@@ -13,9 +13,9 @@ from benchmarks.training.sizes import Sizes
 ENOUGH = 200  # kills at random moments that the target speaks of
 
 TITLE = "Kills"
-METHOD = """SIGKILL, then a look whether the run goes on from its newest checkpoint and has its best: a real run of a tiny
-model killed at {kills} random moments, one after the other; and a session of a few saves killed before its first file
-operation, before its second, and so on until it lives."""
+METHOD = """SIGKILL, then a look whether the run goes on from its newest checkpoint and has its best: a real run of a
+tiny model killed at {kills} random moments, one after the other; and a session of a few saves killed before its first
+file operation, before its second, and so on until it lives."""
 
 
 def killed(kind: str, kills: int) -> Figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ def trained(data: str, run: str, manifest: str, device: str) -> Figures:
     """Speeds and memory of the recipe's run, and the arithmetic in it."""
     from tts_kernel.recipes import indextts2 as recipe
 
-    settings = settings_of(data, 2, manifest, device=device, precision="bfloat16", num_workers=4, log_every=10)
+    settings = settings_of(
+        data, 2, manifest, device=device, precision="bfloat16", num_workers=min(os.cpu_count() or 1, 4), log_every=10
+    )
     ready, folder = prepared(run, settings)
     steps = recipe.train(ready, folder).step
     pairs = read_manifest(Path(data) / manifest)

@@ -55,11 +55,14 @@ class Seen:
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         for line in lines[self.lines :]:
             record = Record(**json.loads(line))
-            if record.kind == "latest_full":
-                self.full = max(self.full, record.number)
-            for metric in set(BEST.values()) & record.metrics.keys():
-                self.best[metric] = min(record.metrics[metric], self.best.get(metric, float("inf")))
+            self.add(record)
         self.lines = len(lines)
+
+    def add(self, record: Record) -> None:
+        if record.kind == "latest_full":
+            self.full = max(self.full, record.number)
+        for metric in set(BEST.values()) & record.metrics.keys():
+            self.best[metric] = min(record.metrics[metric], self.best.get(metric, float("inf")))
 
 
 def tell(path: Path) -> None:
@@ -80,16 +83,17 @@ def tell(path: Path) -> None:
 # What is killed
 
 
-def folder_session(run: Run, saves: int = 0) -> Session:
-    """Saves of a small state whose losses wander downwards; for ever, or so many steps."""
+def folder_session(run: Run, seen: Path, saves: int = 0) -> Session:
+    """Saves of a small state whose losses wander downwards; for ever, or so many steps. A step that is trained again
+    has other losses than at its first time, as on a GPU: a best that is lost does not come back by itself."""
 
     def session() -> None:
+        chance = random.Random(count(seen))
         checkpoints = CheckpointFolder(run.checkpoints, KEEP_STEPS, KEEP_BEST, background=not saves)
         step = checkpoints.read_latest()["step"] if checkpoints.begun() else 0
         end = step + saves if saves else sys.maxsize
         while step < end:
             step += 1
-            chance = random.Random(step)  # a step that is trained again has the losses of its first time
             metrics = {metric: 100 / step**0.5 + chance.gauss(0, 1) for metric in BEST.values()}
             weights: dict[str, Any] = {
                 "model": {"a": torch.full((20_000,), float(step))},
@@ -169,6 +173,8 @@ def check(run: Run, seen: Seen) -> None:
         found, best = folder.best.get(name, float("inf")), seen.best.get(metric, float("inf"))
         if found > best:
             raise LostError(f"{metric} {best} was written, and the best left is {found}")
+    for record in records.values():  # what is there now, though no session lived to tell of it, is to stay as well
+        seen.add(record)
 
 
 def check_metrics(run: Run) -> None:
@@ -227,7 +233,7 @@ def count(path: Path) -> int:
 def kill_at_every_operation(run: Run, seen: Seen, log: Path, most: int) -> Iterator[int]:
     """Yields the number of the operation before which the session was killed and the run then checked; ends with the
     session that lives."""
-    session = folder_session(run, saves=3)
+    session = folder_session(run, seen.path, saves=3)
     for operation in range(1, most + 1):
         child = begin(session, seen.path, log, die_at=operation)
         status = os.waitpid(child, 0)[1]
@@ -254,7 +260,7 @@ def main() -> int:
         folder = Path(scratch)
         bench = Bench(folder, make_tiny(folder / "corpus", latents=LATENTS))
         run, seen, log = bench.run(), Seen(folder / "seen"), folder / "session.log"
-        session = trainer_session(bench) if asked.run == "trainer" else folder_session(run)
+        session = trainer_session(bench) if asked.run == "trainer" else folder_session(run, seen.path)
         done = 0
         try:
             if asked.run == "operations":

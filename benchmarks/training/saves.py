@@ -25,7 +25,7 @@ from tts_kernel.training.checkpoints import FORMAT, CheckpointFolder
 from tts_kernel.training.room import readable, size_of
 
 TENSORS = 150
-STEPS = 12  # between two saves at least, and as many more as the thread needs to write
+STEPS = 6  # between two saves at least, and as many more as the thread needs to write
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from benchmarks.data import measure as measuring
 from benchmarks.data.measure import ROOT, MeasureError
 from benchmarks.data.result import FAILED, Result
 from benchmarks.training import __main__ as bench
-from benchmarks.training import corpus, gpu, losses, plain
+from benchmarks.training import corpus, gpu, harness, losses, plain
 from benchmarks.training.harness import make_round, prepared, settings_of, tokens_of
 from benchmarks.training.report import Piece, render
 from benchmarks.training.sizes import Sizes
@@ -37,6 +37,7 @@ SMALL = replace(
     emo_condition_module=_NARROW,
     emotion_width=32,
 )
+BATCH_SIZE = 4
 TINY = ["--pairs", "96", "--steps", "2", "--rounds", "1", "--seeds", "1", "--overhead-steps", "2", "--shape", "small"]
 
 
@@ -50,6 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(corpus.SHAPES, "small", SMALL)
     monkeypatch.setitem(corpus.SHAPES, "published", SMALL)
     monkeypatch.setattr(corpus, "HELD_OUT", 8)
+    monkeypatch.setattr(harness, "BATCH_SIZE", BATCH_SIZE)
     monkeypatch.setattr(measuring, "_one_run", called)
 
 
@@ -67,7 +69,7 @@ def test_the_plain_loop_and_ours_have_the_same_loss_on_the_same_batch(data: str,
     ways = {"plain": plain.Ways(), "ours": plain.Ways(real_positions=True, packed_store=True)}
     [first, second] = (next(plain.batches(ready, way, seed=3)) for way in ways.values())
     assert first.ids == second.ids
-    assert len(set(first.text_lengths.tolist())) > 3, "without padding there is nothing to compare"
+    assert len(set(first.text_lengths.tolist())) > 1, "without padding there is nothing to compare"
     found = {
         name: plain._loss(model, batch, ways[name], ready.settings)
         for name, batch in zip(ways, (first, second), strict=True)
@@ -109,10 +111,10 @@ def test_rounds_are_the_corpus_in_small_and_share_no_pair(data: str) -> None:
     assert not {row["id"] for row in rounds[0]} & {row["id"] for row in rounds[1]}
     for rows, number in zip(rounds, range(2), strict=True):
         lengths = [row["target_code_len"] for row in rows]
-        assert len(rows) == 48
-        assert np.mean(lengths) == pytest.approx(np.mean(whole), rel=0.25)
-        assert max(lengths) > np.quantile(whole, 0.8)
-        assert min(lengths) < np.quantile(whole, 0.2)
+        assert len(rows) == 3 * BATCH_SIZE
+        assert np.mean(lengths) == pytest.approx(np.mean(whole), rel=0.3)
+        assert max(lengths) > np.quantile(whole, 0.6)
+        assert min(lengths) < np.quantile(whole, 0.4)
         texts = [row["target_text_len"] for row in rows]
         assert tokens_of(root / f"round{number}.jsonl") == sum(lengths) + sum(texts)
 
@@ -173,9 +175,8 @@ def test_what_falls_short_is_said_at_the_top_and_machines_that_differ_at_the_pie
         Piece("b", "Saves", "How.", "2026-11-22 10:00", "a server", 1.0, 0.1, [good, Result("cards", why="no GPU")]),
     ]
     head, *tables = render(pieces).split("\n## ")
-    assert (
-        "**1 of 2 targets met.** Short:\n\n- Speed, tokens: 2.0x (>= 2.4x)\n- not judged: Saves, cards: no GPU" in head
-    )
+    assert "**1 of 2 targets met.** Short:\n\n- Speed, tokens: 2.0x (>= 2.4x)\n" in head
+    assert "- not judged: Saves, cards: no GPU" in head
     assert "Measured 2026-11-21 10:00 UTC on a laptop" in tables[0]
     assert "on a server" in tables[1]
 
@@ -192,8 +193,9 @@ def test_losses_are_equal_within_the_noise_of_seeds(ours: list[float], met: bool
 
 
 def test_operations_are_those_of_the_matrices() -> None:
-    config = GPTConfig(layers=2, model_dim=8, heads=2, condition_num_latent=3, number_text_tokens=10, number_mel_codes=12,
-                       start_mel_token=10, stop_mel_token=11)  # fmt: skip
+    sizes = {"layers": 2, "model_dim": 8, "heads": 2, "condition_num_latent": 3}
+    codebook = {"number_text_tokens": 10, "number_mel_codes": 12, "start_mel_token": 10, "stop_mel_token": 11}
+    config = GPTConfig(**sizes, **codebook)
     text, codes = np.array([4.0]), np.array([5.0])
     positions = 3 + 2 + 6 + 6
     matrices = 6 * positions * 2 * (3 * 8 * 8 + 8 * 8 + 2 * 8 * 32)  # attention's four and the feed-forward's two
@@ -207,11 +209,10 @@ def test_the_gpu_piece_runs_and_knows_the_peak_of_a_card(data: str, tmp_path: Pa
     figures = gpu.trained(data, str(tmp_path / "run"), manifest, "cpu")
     assert all(figures[name] > 0 for name in ("steps_per_second", "tokens_per_second", "operations_per_second"))
     shown = gpu.described({**figures, "operations_per_second": 494.5e12}, "NVIDIA H200")
-    assert [result.ours for result in shown if "peak" in result.what][0] == "50 %"
+    assert next(result.ours for result in shown if "peak" in result.what) == "50 %"
     assert "not known" in gpu.described(figures, "a card")[3].ours
 
 
 def test_the_makefile_has_the_command() -> None:
-    assert re.search(
-        r"bench-training:.*\n\t@\$\(BIN\)/python -m benchmarks\.training ", (ROOT / "Makefile").read_text()
-    )
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"bench-training:.*\n\t@\$\(BIN\)/python -m benchmarks\.training ", makefile)

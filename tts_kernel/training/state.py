@@ -161,11 +161,13 @@ class RunState:
         kind = type(self.optimizer).__name__.lower()
         same = content["optimizer_type"] == kind
         if same:
-            groups = self.optimizer.param_groups
-            asked = [{name: group[name] for name in _MAY_CHANGE if name in group} for group in groups]
-            self.optimizer.load_state_dict(self.processes.optimizer_parts(content["optimizer"], self.optimizer))
-            for group, values in zip(self.optimizer.param_groups, asked, strict=True):
-                group.update(values)
+            saved = self.processes.optimizer_parts(content["optimizer"], self.optimizer)
+            asked = [
+                {name: group[name] for name in _MAY_CHANGE if name in group} for group in self.optimizer.param_groups
+            ]
+            # Before it is loaded: a fused optimizer wants its step counts where its parameters are.
+            groups = [{**group, **values} for group, values in zip(saved["param_groups"], asked, strict=True)]
+            self.optimizer.load_state_dict({**saved, "param_groups": groups})
         else:
             log.warning(
                 "the checkpoint's optimizer is %s, this run's is %s: weights kept, optimizer state dropped",

@@ -18,11 +18,12 @@ from tts_kernel.recipes.indextts2 import ablation
 from tts_kernel.recipes.indextts2.ablation import Bench, Settings, conclude, measure, model_flops, open_bench
 from tts_kernel.recipes.indextts2.settings import Settings as RecipeSettings
 from tts_kernel.recipes.indextts2.synthetic import open_synthetic, published_shape
-from tts_kernel.recipes.indextts2.train import dataset, prepare
+from tts_kernel.recipes.indextts2.train import dataset, make_trainer, prepare
 from tts_kernel.recipes.indextts2.variants import PLAIN, Variant, claims, make_variants, table
 from tts_kernel.runs import Run
 from tts_kernel.settings import SettingsError, read_settings
 from tts_kernel.training.memory import Peak
+from tts_kernel.training.processes import Processes
 from tts_kernel.widgets.ablation import ablation as figure
 from tts_kernel.widgets.ablation import claimed_range
 
@@ -130,6 +131,16 @@ def test_the_plain_and_the_bucketed_variant_see_the_same_pairs(bench: Bench, tmp
         seen.append(sorted(name for planned in prepared.plan.epoch(Position()) for name in data[planned].ids))
     assert seen[0] == seen[1]
     assert len(seen[0]) == SMALL["batch_size"] * SMALL["steps"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("fused", "expected"), [(True, True), (False, None)])
+def test_the_switch_of_fused_adamw_reaches_the_optimizer(
+    bench: Bench, tmp_path: Path, fused: bool, expected: bool | None
+) -> None:
+    settings = RecipeSettings(**{**vars_of(bench.recipe), "fused_optimizer": fused})
+    run = new_run(tmp_path)
+    trainer = make_trainer(prepare(settings, run), run, Processes.from_environment("cpu"))
+    assert {group["fused"] for group in trainer.optimizer.param_groups} == {expected}
 
 
 def vars_of(settings: RecipeSettings) -> dict[str, Any]:

@@ -271,4 +271,4 @@ def _optimizer(settings: Settings, model: UnifiedVoice) -> torch.optim.Optimizer
     others = [part for part in model.children() if part is not model.speaker_classifier]
     rate, decay = settings.learning_rate, settings.weight_decay
     groups = parameter_groups(others, rate, decay) + parameter_groups(adversary, settings.classifier_rate * rate, decay)
-    return build_optimizer(settings.optimizer, groups, settings.d_coef)
+    return build_optimizer(settings.optimizer, groups, settings.d_coef, settings.fused_optimizer)
