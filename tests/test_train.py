@@ -18,8 +18,8 @@ from tts_kernel import train
 from tts_kernel.recipes.indextts2 import Settings
 from tts_kernel.runs import PROJECT_ROOT, Run
 from tts_kernel.settings import SettingsError
-from tts_kernel.training import ending
-from tts_kernel.training.session import LOG, SESSION, SETTINGS, find
+from tts_kernel.training.launch import ending
+from tts_kernel.training.launch.session import LOG, SESSION, SETTINGS, find
 
 __all__ = ["place"]
 

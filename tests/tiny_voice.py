@@ -15,7 +15,7 @@ from tts_kernel.models.indextts2.config import ConditionerConfig, GPTConfig
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 from tts_kernel.recipes.indextts2 import Prepared, Settings, prepare, train
 from tts_kernel.runs import Run, write_yaml
-from tts_kernel.training.trainer import Outcome
+from tts_kernel.training.outcome import Outcome
 
 _CONDITIONER = ConditionerConfig(output_size=16, linear_units=32, attention_heads=2, num_blocks=1, perceiver_mult=1)
 CONFIG = GPTConfig(

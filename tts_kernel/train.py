@@ -30,14 +30,14 @@ import yaml
 from tts_kernel import recipes
 from tts_kernel.runs import Run, RunError, open_run, runs_folder, write_yaml
 from tts_kernel.settings import SettingsError, read_settings
-from tts_kernel.training import ending
-from tts_kernel.training.hold import Holder
-from tts_kernel.training.launch import WORLD, claimed, start
+from tts_kernel.training.launch import ending
+from tts_kernel.training.launch.hold import Holder
+from tts_kernel.training.launch.session import SETTINGS, STOP, Session, end_of_log
+from tts_kernel.training.launch.start import WORLD, claimed, start
+from tts_kernel.training.launch.supervisor import stop_with, supervise
+from tts_kernel.training.outcome import RunInterrupted
 from tts_kernel.training.processes import check_processes, environment_rank, environment_world
-from tts_kernel.training.session import SETTINGS, STOP, Session, end_of_log
 from tts_kernel.training.signals import SUPERVISED, interrupted_on_request
-from tts_kernel.training.supervisor import stop_with, supervise
-from tts_kernel.training.trainer import RunInterrupted
 
 log = logging.getLogger("tts_kernel.train")  # also where its own name is "__main__"
 

@@ -28,10 +28,10 @@ import torch
 from tests.tiny import make_tiny
 from tests.tiny_voice import LATENTS, Bench
 from tts_kernel.runs import Run
-from tts_kernel.training import checkpoints as saving
-from tts_kernel.training.checkpoint_file import verify
-from tts_kernel.training.checkpoint_index import Record, left_over, scan
 from tts_kernel.training.checkpoints import BEST, FORMAT, CheckpointFolder
+from tts_kernel.training.checkpoints import folder as saving
+from tts_kernel.training.checkpoints.file import verify
+from tts_kernel.training.checkpoints.index import Record, left_over, scan
 
 KEEP_STEPS, KEEP_BEST = 2, 3
 PATIENCE = 120.0  # seconds for a session to come as far as it is to be killed

@@ -49,7 +49,7 @@ class Steps:
     """What a loop went through. Times are of `time.perf_counter`."""
 
     started: float
-    ended: list[float]  # after each step
+    ended: list[float]  # after each batch
     tokens: list[int]  # text tokens and codes in each
     losses: list[float]
 
@@ -174,14 +174,16 @@ def train(prepared: Prepared, model: UnifiedVoice, ways: Ways, epochs: int = 1, 
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rate, decay = settings.learning_rate, settings.weight_decay
     optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=decay, fused=True if ways.fused_adamw else None)
-    done = Steps(time.perf_counter(), [], [], [])
-    for batch in chain.from_iterable(batches(prepared, ways, seed + epoch) for epoch in range(epochs)):
+    done, parts = Steps(time.perf_counter(), [], [], []), settings.grad_accumulation
+    epoch_by_epoch = (batches(prepared, ways, seed + epoch) for epoch in range(epochs))
+    for number, batch in enumerate(chain.from_iterable(epoch_by_epoch)):
         with torch.autocast("cpu", torch.bfloat16) if ways.bfloat16 else nullcontext():
             loss = _loss(model, batch, ways, settings)
-        loss.backward()
-        clip_grad_norm_(trainable, settings.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad()
+        (loss / parts).backward()
+        if (number + 1) % parts == 0:
+            clip_grad_norm_(trainable, settings.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad()
         done.losses.append(loss.item())
         done.tokens.append(int(batch.text_lengths.sum() + batch.code_lengths.sum()))
         done.ended.append(time.perf_counter())

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tts_kernel.training.checkpoints import FORMAT, CheckpointFolder
-from tts_kernel.training.room import readable, size_of
+from tts_kernel.training.checkpoints.room import readable, size_of
 
 TENSORS = 150
 STEPS = 6  # between two saves at least, and as many more as the thread needs to write

@@ -161,6 +161,27 @@ def test_buckets_waste_less_than_batches_in_random_order() -> None:
     assert padding_waste(replace(bucketed, window=1000)) < waste, "a wider window sorts better"
 
 
+def test_pairs_of_one_clip_lie_in_different_batches_and_cost_little_padding() -> None:
+    clips = np.random.default_rng(5).permutation(np.repeat(np.arange(400, dtype=np.uint64), 3))[:1000]
+    lengths = np.random.default_rng(6).integers(5, 200, 400)[clips.astype(int)]
+    together = plan_of(1000, lengths=lengths, batch_size=8, window=1000)
+    apart = replace(together, clips=clips)
+    clip_of = dict(zip(apart.rows.tolist(), clips.tolist(), strict=True))
+
+    def different(plan: BatchPlan) -> float:
+        return float(np.mean([len({clip_of[row] for row in batch}) / len(batch) for batch in batches(plan)]))
+
+    assert different(together) < 0.6, "nothing to be told apart"
+    assert different(apart) == 1.0
+    assert sorted(row for batch in batches(apart) for row in batch) == apart.rows.tolist()
+    assert padding_waste(apart) < padding_waste(together) + 0.05
+    assert batches(apart) == batches(replace(apart, clips=clips * np.uint64(7))), "only equality counts"
+
+
+def test_clips_of_one_pair_each_change_nothing() -> None:
+    assert batches(plan_of(clips=np.arange(ROWS))) == batches(plan_of())
+
+
 def test_padding_waste_is_the_share_of_padding() -> None:
     plan = plan_of(4, lengths=np.array([1, 3, 10, 10]), batch_size=2, window=4)
     assert padding_waste(plan) == pytest.approx(1 - 24 / 26)

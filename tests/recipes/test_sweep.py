@@ -28,9 +28,8 @@ from tts_kernel.recipes.sweep_study import SweepError, Swept, draw, import_optun
 from tts_kernel.runs import Run, open_run, runs_folder
 from tts_kernel.settings import SettingsError, read_settings
 from tts_kernel.training import launch
+from tts_kernel.training.outcome import Outcome, RunInterrupted, TrainingError
 from tts_kernel.training.signals import stop_requests
-from tts_kernel.training.trainer import Outcome, RunInterrupted
-from tts_kernel.training.update import TrainingError
 
 VALIDATIONS = 6
 SPACE = Space(batch_size=[4, 8], learning_rate=(1e-4, 1e-1), startup=3, patience=2)

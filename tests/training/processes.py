@@ -17,7 +17,7 @@ import yaml
 
 import tts_kernel.recipes
 from tts_kernel.runs import Run
-from tts_kernel.training.session import Session, find
+from tts_kernel.training.launch.session import Session, find
 
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -16,7 +16,7 @@ from tts_kernel.data.batch import Batch
 from tts_kernel.recipes.indextts2.objective import PairObjective
 from tts_kernel.runs import write_yaml
 from tts_kernel.training.guards import MOST_ROLLBACKS, Spike, SpikeWatch
-from tts_kernel.training.update import TrainingError
+from tts_kernel.training.outcome import TrainingError
 
 NAN = float("nan")
 

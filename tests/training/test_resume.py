@@ -10,8 +10,8 @@ import torch
 
 from tests.tiny_voice import CONFIG, Bench, differing
 from tests.training.loop import LONG, assert_same_run, at_step, before_update, record_ids
-from tts_kernel.training.trainer import RunInterrupted
-from tts_kernel.training.update import TrainingError, Updater
+from tts_kernel.training.outcome import RunInterrupted, TrainingError
+from tts_kernel.training.update import Updater
 
 # Stop and resume
 

@@ -22,8 +22,8 @@ from tts_kernel.data.manifest import read_manifest
 from tts_kernel.data.ordering import order_mel_first
 from tts_kernel.models.weights import CheckpointError
 from tts_kernel.recipes.indextts2 import train
-from tts_kernel.training.trainer import RunInterrupted, Trainer
-from tts_kernel.training.update import TrainingError
+from tts_kernel.training.outcome import RunInterrupted, TrainingError
+from tts_kernel.training.trainer import Trainer
 
 
 def test_a_bad_file_stops_the_run_with_its_steps_saved(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_every_epoch_sees_every_pair_once_in_another_order(bench: Bench, monkeyp
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_first_step(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tts_kernel.training.room.free", lambda folder: 300_000)
+    monkeypatch.setattr("tts_kernel.training.checkpoints.room.free", lambda folder: 300_000)
     with pytest.raises(CheckpointError, match=r"checkpoints will take up to .* MB; 0\.3 MB are free"):
         bench.train(keep_checkpoints=3)
     assert not (bench.run().folder / "metrics.jsonl").exists()

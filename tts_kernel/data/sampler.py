@@ -49,6 +49,7 @@ class BatchPlan:
     shuffle: bool = True
     rank: int = 0  # of this process
     world: int = 1  # processes; each takes every world-th row of a batch, which is the same whatever their number
+    clips: np.ndarray | None = None  # (len(rows),) numbers of the target clips: rows of one clip go to other batches
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world <= self.batch_size:
@@ -102,12 +103,30 @@ class BatchPlan:
     def window_batches(self, position: Position, order: np.ndarray) -> list[np.ndarray]:
         """Indices into `rows`, one array per batch in their order of use, of the window at `position.row`."""
         indices = order[position.row : position.row + self.window]
-        indices = indices[np.argsort(self.lengths[indices], kind="stable")]
+        indices = indices[self._by_length(indices)]
         batches = np.split(indices, range(self.batch_size, len(indices), self.batch_size))
         if self.shuffle:
             generator = np.random.default_rng([self.seed, position.epoch, position.start, position.row, 1])
             batches = [batches[number] for number in generator.permutation(len(batches))]
         return batches
+
+    def _by_length(self, indices: np.ndarray) -> np.ndarray:
+        """Their order: sorted by length. A clip's pairs are equally long and would lie side by side, which leaves a
+        batch half as many clips to learn from; so first each clip's first pair by length, then the second ones."""
+        lengths = self.lengths[indices]
+        if self.clips is None:
+            return np.argsort(lengths, kind="stable")
+        return np.lexsort((lengths, _occurrences(self.clips[indices])))
+
+
+def _occurrences(values: np.ndarray) -> np.ndarray:
+    """(n,) -> (n,) how many equal values come before each."""
+    order = np.argsort(values, kind="stable")
+    ranked, place = values[order], np.arange(len(values))
+    new = np.append(True, ranked[1:] != ranked[:-1])[: len(values)]
+    counts = np.empty(len(values), dtype=np.int64)
+    counts[order] = place - np.maximum.accumulate(np.where(new, place, 0))
+    return counts
 
 
 def padding_waste(plan: BatchPlan) -> float:

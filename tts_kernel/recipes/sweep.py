@@ -38,11 +38,10 @@ from tts_kernel.recipes.sweep_study import (
 )
 from tts_kernel.runs import Run, open_run
 from tts_kernel.settings import STRICT, SettingsError, read_settings
-from tts_kernel.training.hold import held
 from tts_kernel.training.launch import train
-from tts_kernel.training.session import STOP
-from tts_kernel.training.trainer import RunInterrupted
-from tts_kernel.training.update import TrainingError
+from tts_kernel.training.launch.hold import held
+from tts_kernel.training.launch.session import STOP
+from tts_kernel.training.outcome import RunInterrupted, TrainingError
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

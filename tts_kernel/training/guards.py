@@ -71,6 +71,7 @@ class Spike:
     value: float
     usual: float  # median of the window before
     spread: float  # robust standard deviation there
+    updates: int  # that have been out of it, this one included
 
     def __str__(self) -> str:
         return f"the loss is {self.value:.4g}, and was {self.usual:.4g} +- {self.spread:.2g} before"
@@ -82,38 +83,44 @@ class SpikeWatch:
     An update is out of range when its loss is more than `width` robust standard deviations (1.4826 times the median
     absolute deviation) above the median of the `window` updates before it that were in range. `patience` of them in a
     row are a spike: a single bad batch is not, and neither does it widen the range. A slow rise moves the range along
-    and is no spike; that is for the validation loss to tell. After a whole window out of range, that is the range."""
+    and is no spike; that is for the validation loss to tell. After a whole window out of range, that is the range; but
+    until the loss is back where it was before, it counts as suspicious."""
 
     def __init__(self, window: int = 100, least: int = 20, width: float = 6.0, patience: int = 5) -> None:
         self._window, self._least, self._width, self._patience = window, least, width, patience
         self._usual: deque[float] = deque(maxlen=window)
         self._out = 0
+        self._limit: float | None = None  # that the loss left, and is not below again
 
     @property
     def suspicious(self) -> bool:
-        """Whether the last update was out of range: weights saved now may be damaged."""
-        return self._out > 0
+        """Whether weights saved now may be damaged: the loss is out of its range, or has been since it left it."""
+        return self._out > 0 or self._limit is not None
 
     def add(self, loss: float) -> Spike | None:
-        """Judge one more update's loss; the spike, on the one update that makes it one."""
+        """Judge one more update's loss: the spike, from the update on that makes it one until it is over."""
         if len(self._usual) >= self._least:
             usual = median(self._usual)
             # With hardly any noise the smallest move would be many deviations: a hundredth of the loss is none.
             spread = max(1.4826 * median(abs(value - usual) for value in self._usual), 0.01 * abs(usual))
+            if self._limit is not None and usual < self._limit:
+                self._limit = None
             if loss > usual + self._width * spread:
                 self._out += 1
-                if self._out == self._window:
+                out = self._out
+                if out == self._window:
+                    self._limit = usual + self._width * spread if self._limit is None else self._limit
                     self._usual.clear()
                     self._out = 0
-                return Spike(loss, usual, spread) if self._out == self._patience else None
+                return Spike(loss, usual, spread, out) if out >= self._patience else None
         self._out = 0
         self._usual.append(loss)
         return None
 
     def state(self) -> dict[str, Any]:
-        return {"usual": list(self._usual), "out": self._out}
+        return {"usual": list(self._usual), "out": self._out, "limit": self._limit}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._usual.clear()
         self._usual.extend(state["usual"])
-        self._out = state["out"]
+        self._out, self._limit = state["out"], state["limit"]

@@ -60,8 +60,16 @@ class Processes:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
+        foreign = [f"ACCELERATE_USE_{name}" for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM")]
+        if wanted := [name for name in foreign if os.environ.get(name, "").lower() in ("1", "true")]:
+            raise ValueError(
+                f"{', '.join(wanted)}: asked for by accelerate's configuration; here the run's own settings say how "
+                "it is trained. Leave it out, and set fsdp where the state does not fit"
+            )
         kwargs = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        return Processes(chosen, Accelerator(cpu=chosen.type == "cpu", kwargs_handlers=[kwargs]), fsdp)
+        # Precision is ours: what accelerate would wrap around the forward pass, validation would not have.
+        cpu = chosen.type == "cpu"
+        return Processes(chosen, Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[kwargs]), fsdp)
 
     @property
     def main(self) -> bool:
@@ -88,7 +96,8 @@ class Processes:
 
     @contextmanager
     def accumulating(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
-        """Gradients are exchanged in the `last` backward pass of an update alone."""
+        """Gradients are exchanged in the `last` backward pass of an update alone; sharded ones in each, as they are not
+        kept whole."""
         local: AbstractContextManager[None] = nullcontext()
         if self._accelerator is not None and not last and not self._fsdp:
             local = self._accelerator.no_sync(wrapped)

@@ -21,8 +21,8 @@ from tts_kernel.data.sampler import BatchPlan, Position
 from tts_kernel.models.weights import CheckpointError
 from tts_kernel.optim.optimizers import training_mode
 from tts_kernel.training.checkpoints import FORMAT, random_state, set_random_state
+from tts_kernel.training.outcome import TrainingError
 from tts_kernel.training.processes import Processes
-from tts_kernel.training.update import TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class Standing:
     position: Position = field(default_factory=Position)  # where the data go on
     rate_scale: float = 1.0  # on the learning rate, lowered by every rollback
     rollbacks: int = 0
+    spiked_at: int = 0  # the update with which the spike began that was last rolled back
+    rolled_back_to: int = 0  # the step it went to
     bad_steps: int = 0  # not finite, in a row
     parts: int = 1  # forward passes of a micro-batch, more after running out of memory
     val_before: dict[str, float] = field(default_factory=dict)
@@ -79,7 +81,8 @@ class RunState:
         first n rows of the plan and their order: a resume compares it over the rows begun with."""
         self.model, self.optimizer, self.plan, self.processes = model, optimizer, plan, processes
         self.identity = dict(identity)
-        self._facts = {"settings": dict(settings), "versions": versions()}
+        self.settings = dict(settings)
+        self._facts = {"settings": self.settings, "versions": versions()}
         self._digest = lru_cache(maxsize=1)(digest)  # over millions of rows; asked at every save, new once a window
         self.now = Standing()
 
@@ -174,6 +177,10 @@ class RunState:
                 content["optimizer_type"],
                 kind,
             )
+            self.optimizer.state.clear()
+            own = {name: value for name, value in self.optimizer.defaults.items() if name not in ("lr", *_MAY_CHANGE)}
+            for group in self.optimizer.param_groups:
+                group.update(own)  # counters and estimates
         training_mode(self.optimizer)
         return same
 

@@ -7,10 +7,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -19,74 +19,31 @@ from tqdm.auto import tqdm
 
 from tts_kernel.data.batch import Batch
 from tts_kernel.data.features import FeatureError
-from tts_kernel.data.loader import BatchLoader, LoaderSettings
+from tts_kernel.data.loader import BatchLoader
 from tts_kernel.data.sampler import BatchPlan, Position
 from tts_kernel.models.weights import CheckpointError, read_checkpoint
 from tts_kernel.optim.optimizers import evaluation_mode, training_mode
 from tts_kernel.runs import Run
 from tts_kernel.training.checkpoints import CheckpointFolder
+from tts_kernel.training.checkpoints.room import full_size, size_of
 from tts_kernel.training.guards import (
     MOST_ROLLBACKS,
     BadStep,
-    OnOutOfMemory,
-    OnSpike,
     Spike,
     SpikeWatch,
     finite_or_none,
     not_finite,
 )
 from tts_kernel.training.metrics import MetricLog
+from tts_kernel.training.outcome import LoopSettings, Outcome, RunInterrupted, Status, TrainingError
 from tts_kernel.training.processes import Processes
 from tts_kernel.training.progress import Clock, Interval, describe, memory_gb
-from tts_kernel.training.room import full_size, size_of
 from tts_kernel.training.signals import StopRequests, stop_requests
-from tts_kernel.training.speed import Precision, autocast
+from tts_kernel.training.speed import autocast
 from tts_kernel.training.state import RunState, Standing
-from tts_kernel.training.update import Objective, TrainingError, Updated, Updater
+from tts_kernel.training.update import Objective, Updated, Updater
 
 log = logging.getLogger(__name__)
-
-Status = Literal["finished", "mels exhausted", "step limit reached"]
-
-
-class RunInterrupted(KeyboardInterrupt):
-    """The user or the system asked the run to stop; it has been saved."""
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """What the loop itself needs to know."""
-
-    grad_accumulation: int = 1  # micro-batches per update
-    grad_clip: float = 0.5  # largest gradient norm
-    epochs: int = 1
-    max_steps: int = 0  # stop here without changing the schedule's horizon; 0 for the whole horizon
-    log_every: int = 100  # updates
-    validate_every: int = 500
-    save_every: int = 500
-    keep_checkpoints: int = 3  # step_*.pth
-    keep_best: int = 0
-    background_saves: bool = False
-    max_bad_steps: int = 3  # in a row
-    on_spike: OnSpike = "warn"
-    rollback_rate: float = 0.5
-    on_out_of_memory: OnOutOfMemory = "stop"
-    aim: bool = False
-    loader: LoaderSettings = field(default_factory=LoaderSettings)
-    precision: Precision = "auto"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    status: Status
-    step: int
-    horizon: int  # updates the schedule was planned for
-    val_before: dict[str, float]
-    val_after: dict[str, float]
-    seconds: float  # of this session
-    val_averaged: dict[str, float] = field(default_factory=dict)  # of averaged.pth, where one was asked for
 
 
 class Trainer:
@@ -164,11 +121,13 @@ class Trainer:
         try:
             done = self.updater(micro_batches, totals)
         except torch.OutOfMemoryError as error:
-            half, double = max(self.plan.batch_size // 2, 1), 2 * self.settings.grad_accumulation
+            half, rest = divmod(self.plan.batch_size, 2)
+            double = 2 * self.settings.grad_accumulation
+            way = f"batch_size {half} and grad_accumulation {double}, which is the same update"
+            way = "gradient_checkpointing" if rest else f"{way}, or with on_out_of_memory 'split'"
             raise TrainingError(
                 f"step {self.now.step + 1}: out of GPU memory at batch_size {self.plan.batch_size}; resume run "
-                f"{self.run.name} with batch_size {half} and grad_accumulation {double}, which is the same update, or "
-                "with on_out_of_memory 'split'"
+                f"{self.run.name} with {way}"
             ) from error
         self.now.step += 1
         self.now.parts = self.updater.parts
@@ -232,17 +191,28 @@ class Trainer:
     def validate_file(self, path: Path) -> dict[str, float]:
         """The validation split with the weights of a checkpoint, which the model then has."""
         weights = read_checkpoint(path)["model"]
+        evaluation_mode(self.optimizer)  # which would otherwise mix its own into them
         self.model.load_state_dict(self.processes.parts_of(weights, self.model.state_dict()))
         return self.validate()
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """The model has the weights that are to be used and kept, where the optimizer trains on others."""
+        """The model has the weights that are to be used and kept, where the optimizer trains on others; those are put
+        back to the bit."""
+        trained = [(p, p.detach().clone()) for p in self.updater.trainable] if self.two_kinds else []
         evaluation_mode(self.optimizer)
         try:
             yield
         finally:
             training_mode(self.optimizer)
+            with torch.no_grad():
+                for parameter, value in trained:
+                    parameter.copy_(value)
+
+    @property
+    def two_kinds(self) -> bool:
+        """Whether the optimizer is one that trains on other weights than are to be used."""
+        return "train_mode" in self.optimizer.param_groups[0]
 
     # The loop
 
@@ -257,7 +227,7 @@ class Trainer:
             self.checkpoints.check_room(size_of(weights), full_size(weights, self.optimizer))
         begun = (self.run.folder / "metrics.jsonl").exists()  # also by a session that died before its first checkpoint
         with ExitStack() as stack:
-            stack.callback(self.checkpoints.close)
+            stack.push(self._close_checkpoints)
             stop = stack.enter_context(stop_requests(self.run.folder / "stop"))
             silent = {} if self.processes.main else {"disable": True}
             shown = {"desc": self.run.name, "unit": "step", "mininterval": 1.0}
@@ -270,13 +240,17 @@ class Trainer:
                 self.now.val_before = self._validate_and_log()
             try:
                 status = self._train(stop, bar)
+                if self._validated_at != self.now.step:
+                    self._validate_and_log()
+            except FeatureError:
+                if self._saved_at != self.now.step and self.processes.world == 1:
+                    self.save()
+                raise
             except RuntimeError as error:
-                # A signal that went to the loader's processes as well; a collective that failed is not to be saved.
-                if isinstance(error, TrainingError) or not stop.is_set() or self.processes.world > 1:
+                # A signal that went to the processes that read batches as well is a stop, nothing else is.
+                if "DataLoader worker" not in str(error) or not stop.is_set() or self.processes.world > 1:
                     raise
-                self._save_and_stop()
-            if self._validated_at != self.now.step:
-                self._validate_and_log()
+                self._save_and_stop(stop.why)
             if self._saved_at != self.now.step:
                 self.save()
             self.checkpoints.wait()
@@ -295,6 +269,7 @@ class Trainer:
 
     def _train(self, stop: StopRequests, bar: tqdm) -> Status:
         """From the position of now to the end, and again from an earlier one after each rollback."""
+        told = False  # that there is a spike
         while True:
             clock = Clock(self.now.step)
             for micro_batches, failure in self._updates():
@@ -312,7 +287,11 @@ class Trainer:
                 if spike is not None and self.settings.on_spike == "rollback":
                     self._roll_back(spike)
                     bar.n = self.now.step
+                    told = False
                     break
+                if spike is not None and not told:
+                    log.warning("step %d: %s", self.now.step, spike)
+                told = spike is not None
                 if self.now.step % self.settings.log_every == 0 or self.now.step == 1:
                     self._log_interval(clock)
                 if self.now.step % self.settings.validate_every == 0:
@@ -327,7 +306,7 @@ class Trainer:
                 return "finished" if self.now.position.epoch >= self.settings.epochs else "mels exhausted"
 
     def _step(self, micro_batches: Sequence[Batch], totals: Mapping[str, int], clock: Clock) -> Spike | None:
-        """One update and its metrics; the spike that it makes sure of."""
+        """One update and its metrics; the spike, while there is one."""
         extra = self.objective.before_step(self.now.step)
         done = self.update(micro_batches, totals)
         assert micro_batches[-1].position is not None
@@ -343,10 +322,7 @@ class Trainer:
         if self.settings.on_spike == "ignore":
             return None
         weights = self.objective.weights
-        spike = self.watch.add(sum(weights[name] * done.means[name] for name in self.objective.tokens))
-        if spike is not None:
-            log.warning("step %d: %s", self.now.step, spike)
-        return spike
+        return self.watch.add(sum(weights[name] * done.means[name] for name in self.objective.tokens))
 
     def _log_interval(self, clock: Clock) -> None:
         self.now.train_last = self.interval.means()
@@ -362,8 +338,10 @@ class Trainer:
         log.info(describe(self.now.step, self.horizon, {**self.now.train_last, **now}))
 
     def _save_and_stop(self, why: str = "") -> NoReturn:
-        self.save()
+        if self._saved_at != self.now.step:
+            self.save()
         self.checkpoints.wait()
+        self.processes.wait()  # nobody says that it is saved before it is
         by = f" ({why})" if why else ""
         raise RunInterrupted(
             f"run {self.run.name} stopped at step {self.now.step} of {self.horizon}{by} and is saved in "
@@ -409,8 +387,15 @@ class Trainer:
             self._metrics = None
 
     def _log(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self._metrics is not None:
+        if self._metrics is None:
+            return
+        try:
             self._metrics.write(step, metrics)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.run.folder}: its metrics could not be written ({error.strerror}); the checkpoints stand. Make "
+                "room and resume the run"
+            ) from error
 
     # Checkpoints
 
@@ -429,11 +414,13 @@ class Trainer:
     def save(self) -> None:
         """latest_full.pth, latest.pth and the step file. All processes have to call it."""
         self.now.interval, self.now.usual_loss = self.interval.steps, self.watch.state()
-        with self.at_rest():
-            weights = self.state.weights()
-            full = self.state.full(weights)
-            if self.processes.main:
-                self.checkpoints.save_latest(weights, full, self.now.step, healthy=not self.watch.suspicious)
+        weights = self.state.weights()
+        full = self.state.full(weights)  # with the weights that are trained on
+        if self.two_kinds:
+            with self.at_rest():
+                weights["model"] = {name: value.clone() for name, value in self.model.state_dict().items()}
+        if self.processes.main:
+            self.checkpoints.save_latest(weights, full, self.now.step, healthy=not self.watch.suspicious)
         self._saved_at = self.now.step
 
     def resume_if_started(self) -> None:
@@ -446,6 +433,11 @@ class Trainer:
         self._restore(content)
         self.resumed = True
         log.info("run %s resumed at step %d of %d", self.run.name, self.now.step, self.horizon)
+        same = content["settings"].get("learning_rate") == self.state.settings.get("learning_rate")
+        if self.now.rate_scale != 1.0 and same and self.settings.on_spike == "rollback":
+            log.info("the rate is x %g after %d rollbacks", self.now.rate_scale, self.now.rollbacks)
+        else:
+            self.now.rate_scale, self.now.rollbacks = 1.0, 0
 
     def _restore(self, content: Mapping[str, Any]) -> None:
         if self.state.restore(content):
@@ -454,29 +446,51 @@ class Trainer:
         self.interval.steps = list(self.now.interval)
         self.watch.restore(self.now.usual_loss)
 
+    def _close_checkpoints(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """End the writing. What goes wrong there does not hide what ended the training."""
+        try:
+            self.checkpoints.close()
+        except CheckpointError as unwritten:
+            if error is None:
+                raise
+            log.error("%s", unwritten)
+
     def _roll_back(self, spike: Spike) -> None:
-        """Back to the newest checkpoint from before the spike, at a lower rate. Raises TrainingError where that has
-        been tried too often or there is none."""
-        done, scale = self.now.rollbacks + 1, self.now.rate_scale * self.settings.rollback_rate
-        if done > MOST_ROLLBACKS:
+        """Back to a checkpoint from before the spike, at a lower rate. The loss of an update judges the weights before
+        it, so the newest that was judged is older than the first update out of range by two; a spike that begins at the
+        same place again was in the weights already, and goes back further. Raises TrainingError where that has been
+        tried too often or there is none."""
+        now = self.now
+        begun, rollbacks, scale = now.step - spike.updates + 1, now.rollbacks + 1, now.rate_scale
+        if rollbacks > MOST_ROLLBACKS:
             raise TrainingError(
-                f"step {self.now.step}: {spike}, for the {done}th time, each at a lower rate (now x "
-                f"{self.now.rate_scale:g}); the run stops, its checkpoints stand. Look at the data around this step"
+                f"step {now.step}: {spike}, for the {rollbacks}th time, each at a lower rate (now x {scale:g}); the "
+                f"run stops, its checkpoints stand. Look at the data around step {begun}"
             )
         if self.processes.main:
             self.checkpoints.wait()
         self.processes.wait()
+        again = rollbacks > 1 and begun <= now.spiked_at + spike.updates
         try:
-            content = self.checkpoints.read_last_good()
+            try:
+                content = self.checkpoints.read_last_good(now.rolled_back_to if again else begun - 1)
+            except CheckpointError:
+                if not again:
+                    raise
+                content = self.checkpoints.read_last_good(begun - 1)
         except CheckpointError as error:
             raise TrainingError(
-                f"step {self.now.step}: {spike}, and there is no good checkpoint to go back to ({error}); start again "
+                f"step {now.step}: {spike}, and there is no good checkpoint to go back to ({error}); start again "
                 "with a lower learning_rate, or save more often (save_every)"
             ) from error
-        was = self.now.step
+        was = now.step
         self._restore(content)
-        self.now.rollbacks, self.now.rate_scale = done, scale
-        log.warning("rolled back from step %d to %d; the rate is now x %g", was, self.now.step, scale)
+        self.now.rollbacks, self.now.rate_scale = rollbacks, scale * self.settings.rollback_rate
+        self.now.spiked_at, self.now.rolled_back_to = begun, self.now.step
+        log.warning(
+            "step %d: %s: rolled back to step %d; the rate is now x %g", was, spike, self.now.step, self.now.rate_scale
+        )
         if self._metrics is not None:
             self._metrics.take_back(self.now.step)
-        self._saved_at = self._validated_at = -1
+        self.save()  # else a run that is killed now would go on with the weights of the spike
+        self._validated_at = -1

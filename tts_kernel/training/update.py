@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tts_kernel.data.batch import Batch
 from tts_kernel.optim.optimizers import effective_rate
@@ -19,11 +20,6 @@ from tts_kernel.training.guards import OnOutOfMemory
 from tts_kernel.training.processes import Processes
 
 log = logging.getLogger(__name__)
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: values that are not finite, memory that does not suffice, a resume that contradicts its
-    checkpoint."""
 
 
 class Objective(Protocol):
@@ -88,6 +84,8 @@ class Updater:
         self.objective, self.wrapped, self.optimizer, self.processes = objective, wrapped, optimizer, processes
         self.grad_clip, self.autocast, self.on_out_of_memory = grad_clip, autocast, on_out_of_memory
         self.trainable = [p for group in optimizer.param_groups for p in group["params"]]
+        norms = [module for module in objective.model.modules() if isinstance(module, _BatchNorm)]
+        self._statistics = [buffer for module in norms for buffer in module.buffers()]  # changed by a forward pass
         self.parts = 1  # forward passes that a micro-batch is taken in
 
     def totals(self, batches: Iterable[Batch], requests: Sequence[bool] = ()) -> tuple[dict[str, int], list[bool]]:
@@ -108,6 +106,7 @@ class Updater:
         """Losses are sums over targets, divided once by their totals, so the gradient does not depend on how the rows
         were split over micro-batches and processes (but for an adversary that standardises each micro-batch). A
         gradient that is not finite stays, for a report, until `clear`. Raises torch.OutOfMemoryError."""
+        before = [buffer.clone() for buffer in self._statistics]
         while True:
             try:
                 sums = self._gradient(micro_batches, totals)
@@ -118,6 +117,7 @@ class Updater:
                     raise
             # Here the error and the tensors that it held are gone.
             self.clear()
+            self._put_back(before)
             torch.cuda.empty_cache()
             self.parts *= 2
             log.warning(
@@ -138,6 +138,8 @@ class Updater:
                 torch._foreach_mul_([p.grad for p in self.trainable if p.grad is not None], factor)
             self.optimizer.step()
             self.clear()
+        else:
+            self._put_back(before)
         means = {name: value / totals[name] for name, value in zip(names, summed, strict=True) if totals[name]}
         return Updated(means, sum(totals[name] for name in self.objective.tokens), norm_value, rate, taken)
 
@@ -157,6 +159,10 @@ class Updater:
                 if not batch.idle:
                     sums[name] += value.detach()
         return sums
+
+    def _put_back(self, statistics: Sequence[Tensor]) -> None:
+        for buffer, value in zip(self._statistics, statistics, strict=True):
+            buffer.copy_(value)
 
     def clear(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -19,8 +19,8 @@ from IPython.display import DisplayHandle, display
 
 from tts_kernel.recovery.history import History, read_history
 from tts_kernel.runs import Run
-from tts_kernel.training.hold import in_use
-from tts_kernel.training.session import STOP
+from tts_kernel.training.launch.hold import in_use
+from tts_kernel.training.launch.session import STOP
 from tts_kernel.widgets.curves import describe, draw_training, duration
 from tts_kernel.widgets.figures import png
 

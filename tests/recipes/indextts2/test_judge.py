@@ -14,7 +14,7 @@ from tts_kernel.evaluation.probe import ProbeResult
 from tts_kernel.recipes.indextts2.judge import Judgement, judge, keep_emotion_vectors
 from tts_kernel.recipes.indextts2.train import dataset
 from tts_kernel.runs import Run
-from tts_kernel.training.trainer import Outcome
+from tts_kernel.training.outcome import Outcome
 
 OUTCOME = Outcome("finished", 9, 9, {"val/loss": 2.0}, {"val/loss": 2.1}, 1.0)
 

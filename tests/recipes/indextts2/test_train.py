@@ -18,6 +18,7 @@ from tts_kernel.data.batch import FeatureError
 from tts_kernel.data.demo.sentences import SENTENCES
 from tts_kernel.data.manifest import ManifestError
 from tts_kernel.data.ordering import order_mel_first
+from tts_kernel.data.sampler import Position
 from tts_kernel.data.speakers import SpeakerMapError
 from tts_kernel.models.indextts2.config import read_config
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
@@ -392,6 +393,15 @@ def test_a_runs_config_opens_its_checkpoint_for_the_next_stage(bench: Bench) -> 
     assert outcome.status == "step limit reached"
     again = bench.train("again", base_checkpoint=str(checkpoint), max_steps=1)
     assert again.val_before["val/loss"] == bench.run("two").last("val/loss")
+
+
+def test_no_batch_holds_two_pairs_of_one_clip(bench: Bench) -> None:
+    prepared = bench.prepare(batch_size=4)
+    targets = np.array(prepared.corpus.train.strings("target_id").to_pylist())
+    for epoch in range(3):
+        planned = list(prepared.plan.epoch(Position(epoch)))
+        assert len(planned) == 6
+        assert all(len(set(targets[batch.rows])) == 4 for batch in planned)
 
 
 def test_the_end_is_explained_with_what_to_do_next(bench: Bench) -> None:

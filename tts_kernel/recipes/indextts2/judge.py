@@ -16,7 +16,7 @@ from tts_kernel.evaluation.probe import ProbeError, ProbeResult, linear_probe
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 from tts_kernel.recipes.indextts2.objective import emotion_vector
 from tts_kernel.runs import Run, write_atomically
-from tts_kernel.training.trainer import Outcome
+from tts_kernel.training.outcome import Outcome
 
 MOST_SPEAKER_KEPT = 0.5  # of the probe's distance to chance
 LEAST_STYLE_KEPT = 0.7  # of the probe's accuracy

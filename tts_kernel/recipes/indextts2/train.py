@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -15,6 +16,7 @@ from tts_kernel.data.manifest import Manifest, digest
 from tts_kernel.data.ordering import MEL_MANIFEST
 from tts_kernel.data.sampler import BatchPlan, padding_waste
 from tts_kernel.data.speakers import write_mapping
+from tts_kernel.data.string_keys import string_keys
 from tts_kernel.models.indextts2.config import GPTConfig
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 from tts_kernel.optim.optimizers import build as build_optimizer
@@ -27,11 +29,12 @@ from tts_kernel.recipes.indextts2.model import base_config, build_model, stage_c
 from tts_kernel.recipes.indextts2.objective import PairObjective
 from tts_kernel.recipes.indextts2.settings import STAGES, Settings
 from tts_kernel.runs import Run, write_yaml
-from tts_kernel.training.averaging import average
-from tts_kernel.training.hold import held
+from tts_kernel.training.checkpoints.averaging import average
+from tts_kernel.training.launch.hold import held
+from tts_kernel.training.outcome import LoopSettings, Outcome
 from tts_kernel.training.processes import Processes, check_processes
 from tts_kernel.training.speed import SpeedSettings, autocast, choose_device, compile_parts, switched
-from tts_kernel.training.trainer import LoopSettings, Outcome, Trainer
+from tts_kernel.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +95,7 @@ def prepare(settings: Settings, run: Run) -> Prepared:
         settings.batch_size,
         window=BatchPlan.window if settings.length_buckets else settings.batch_size,
         seed=settings.seed,
+        clips=string_keys(corpus.train.strings("target_id"))[corpus.train_rows],
     )
     horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
     config = stage_config(settings, sizes, len(corpus.mapping))
@@ -127,6 +131,8 @@ def make_trainer(prepared: Prepared, run: Run, processes: Processes) -> Trainer:
     model = build_model(settings, config).to(processes.device)
     speed = speed_settings(settings)
     model.use_gradient_checkpointing(speed.gradient_checkpointing)
+    if processes.rank:
+        torch.manual_seed(settings.seed + processes.rank)  # of dropout; the weights are everyone's
     compile_parts(model.heavy_parts(), speed.compile, processes.device)
     objective = PairObjective(model, settings, prepared.horizon)
     processes.shard(objective, model.gpt.h)
@@ -164,12 +170,20 @@ def make_trainer(prepared: Prepared, run: Run, processes: Processes) -> Trainer:
             "model": config.to_mapping(),
             "emotion_input": settings.emotion_input,
             "conditions": settings.conditions,
+            "duration_mode": settings.duration_mode,
+            "loss_weights": {"text": settings.text_weight, "mel": settings.mel_weight},  # val/loss is by them
+            "validation": _fingerprint(corpus.validation, corpus.validation_rows),
             "length_buckets": settings.length_buckets,
             "seed": settings.seed,
         },
         digest=lambda count: digest(corpus.train, corpus.train_rows[:count]),
         recorded=asdict(prepared.asked),
     )
+
+
+def _fingerprint(manifest: Manifest, rows: np.ndarray) -> int:
+    """Which pairs these are, in whatever order."""
+    return zlib.crc32("\n".join(sorted(manifest.take(rows).strings("id").to_pylist())).encode())
 
 
 def speed_settings(settings: Settings) -> SpeedSettings:

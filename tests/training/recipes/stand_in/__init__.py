@@ -19,13 +19,12 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from tts_kernel.runs import Run, write_atomically
 from tts_kernel.settings import STRICT
-from tts_kernel.training.hold import held
 from tts_kernel.training.launch import Launch
+from tts_kernel.training.launch.hold import held
+from tts_kernel.training.outcome import Outcome, RunInterrupted, TrainingError
 from tts_kernel.training.processes import environment_rank, environment_world
 from tts_kernel.training.signals import stop_requests
 from tts_kernel.training.speed import DeviceName
-from tts_kernel.training.trainer import Outcome, RunInterrupted
-from tts_kernel.training.update import TrainingError
 
 log = logging.getLogger("tts_kernel.recipes.stand_in")
 

@@ -17,14 +17,12 @@ import yaml
 
 from tts_kernel.data.features.folder_lock import locked
 from tts_kernel.runs import PROJECT_ROOT, Run, write_yaml
-from tts_kernel.training import ending
-from tts_kernel.training.hold import Holder, in_use, refusal
+from tts_kernel.training.launch import ending
+from tts_kernel.training.launch.hold import Holder, in_use, refusal
+from tts_kernel.training.launch.session import LOG, SETTINGS, STOP, OnUpdate, Session, end_of_log, find
+from tts_kernel.training.outcome import Outcome
 from tts_kernel.training.processes import check_processes
-from tts_kernel.training.session import LOG, SETTINGS, STOP, OnUpdate, Session, end_of_log, find
 from tts_kernel.training.speed import DeviceName
-from tts_kernel.training.trainer import Outcome
-
-__all__ = ["Launch", "Session", "claimed", "find", "start", "train"]
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from tests.tiny_voice import CONFIG, differing
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 from tts_kernel.models.indextts2.weights import load_weights
 from tts_kernel.models.weights import CheckpointError, read_checkpoint
-from tts_kernel.training.averaging import average
+from tts_kernel.training.checkpoints.averaging import average
 
 
 def write(path: Path, model: dict[str, Any], **others: Any) -> Path:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from tts_kernel.models.weights import CheckpointError, reason
-from tts_kernel.training.background import Writer
-from tts_kernel.training.checkpoint_file import flush_folder, has_links, link, read, save
-from tts_kernel.training.checkpoint_index import (
+from tts_kernel.training.checkpoints.background import Writer
+from tts_kernel.training.checkpoints.file import flush_folder, has_links, link, read, save
+from tts_kernel.training.checkpoints.index import (
     Record,
     describe,
     kind_of,
@@ -31,8 +31,7 @@ from tts_kernel.training.checkpoint_index import (
     stamp,
     write_index,
 )
-from tts_kernel.training.random_states import random_state, set_random_state
-from tts_kernel.training.retention import (
+from tts_kernel.training.checkpoints.retention import (
     belongs_to_top,
     by_loss,
     lowest,
@@ -41,9 +40,7 @@ from tts_kernel.training.retention import (
     outdated_tops,
     tops,
 )
-from tts_kernel.training.room import check_run, check_save, size_of, taken
-
-__all__ = ["BEST", "FORMAT", "CheckpointFolder", "random_state", "save", "set_random_state"]
+from tts_kernel.training.checkpoints.room import check_run, check_save, size_of, taken
 
 log = logging.getLogger(__name__)
 
@@ -196,11 +193,11 @@ class CheckpointFolder:
             "checkpoint as base_checkpoint"
         ) from damage
 
-    def read_last_good(self) -> dict[str, Any]:
-        """The newest checkpoint that is whole and was healthy, for a rollback. Raises CheckpointError where there is
-        none."""
+    def read_last_good(self, before: int | None = None) -> dict[str, Any]:
+        """The newest checkpoint that is whole, was healthy and is of a step below `before`, for a rollback. Raises
+        CheckpointError where there is none."""
         for record in newest_first(self._scanned()):
-            if record.full and record.healthy:
+            if record.full and record.healthy and (before is None or record.step < before):
                 content = self._whole(record)
                 if content is not None:
                     return content

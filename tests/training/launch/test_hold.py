@@ -17,13 +17,13 @@ import pytest
 
 from tts_kernel.data.features import folder_lock
 from tts_kernel.runs import Run, RunError
-from tts_kernel.training.hold import PROCESS, held, in_use
+from tts_kernel.training.launch.hold import PROCESS, held, in_use
 
 HOLD = """
 import multiprocessing, sys, time
 from pathlib import Path
 from tts_kernel.runs import Run
-from tts_kernel.training.hold import held
+from tts_kernel.training.launch.hold import held
 with held(Run(Path(sys.argv[1]))):
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
     child.start()

@@ -9,9 +9,8 @@ from typing import NoReturn
 import pytest
 
 from tts_kernel.runs import Run, RunError
-from tts_kernel.training import ending
-from tts_kernel.training.trainer import Outcome, RunInterrupted
-from tts_kernel.training.update import TrainingError
+from tts_kernel.training.launch import ending
+from tts_kernel.training.outcome import Outcome, RunInterrupted, TrainingError
 
 OUTCOME = Outcome("step limit reached", 7, 9, {"val/loss": 2.0}, {"val/loss": float("inf")}, 1.5)
 

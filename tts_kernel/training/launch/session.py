@@ -18,10 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tts_kernel.runs import Run, write_atomically
-from tts_kernel.training import ending
-from tts_kernel.training.hold import Holder, in_use
-from tts_kernel.training.trainer import Outcome, RunInterrupted
-from tts_kernel.training.update import TrainingError
+from tts_kernel.training.launch import ending
+from tts_kernel.training.launch.hold import Holder, in_use
+from tts_kernel.training.outcome import Outcome, RunInterrupted, TrainingError
 
 SESSION, SETTINGS, LOG, STOP = "session.json", "launch.yaml", "train.log", "stop"
 

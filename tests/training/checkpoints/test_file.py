@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tts_kernel.models.weights import CheckpointError
-from tts_kernel.training.checkpoint_file import has_links, link, read, save, scratch_of, verify
+from tts_kernel.training.checkpoints.file import has_links, link, read, save, scratch_of, verify
 
 CONTENT = {"model": {"a": torch.arange(300.0), "b": torch.ones(2)}, "step": 3}
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tts_kernel.runs import Run
-from tts_kernel.training import ending
-from tts_kernel.training.session import STOP
+from tts_kernel.training.launch import ending
+from tts_kernel.training.launch.session import STOP
 from tts_kernel.training.signals import SUPERVISED
 
 log = logging.getLogger(__name__)

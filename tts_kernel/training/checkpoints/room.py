@@ -57,7 +57,7 @@ def full_size(weights: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> i
 def room_needed(weights_bytes: int, full_bytes: int, *, keep_steps: int, keep_best: int, links: bool = True) -> int:
     """Bytes that a run's checkpoints take at most, at the worst moment: while one is written that will replace another.
     With hard links latest_full.pth is the newest step file, and best_model.pth is the first of the best `keep_best`."""
-    healthy = 1 if keep_steps else 0  # the one to roll back to, where all the newest are not healthy
+    healthy = 2 if keep_steps else 0  # those to roll back to, where all the newest are not healthy
     full = max(keep_steps, 1) + healthy if links else 1 + keep_steps + healthy
     weights = 1 + 2 + max(keep_best, 1) if links else 1 + 3 + keep_best
     return full * full_bytes + weights * weights_bytes + full_bytes

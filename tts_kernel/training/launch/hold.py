@@ -75,7 +75,7 @@ def running(pid: int, command: Sequence[str]) -> bool:
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and process.cmdline()[1:] == list(command)[1:]
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+    except psutil.Error:  # gone, or one that is not ours to ask
         return False
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from tts_kernel.models.weights import CheckpointError, plain_names, read_checkpoint, state_of
-from tts_kernel.training.checkpoint_file import save, verify
-from tts_kernel.training.room import tensors_of
+from tts_kernel.training.checkpoints.file import save, verify
+from tts_kernel.training.checkpoints.room import tensors_of
 
 _OF_ONE_SAVE = ("model", "state_dict", "metrics", "written", "step", "epoch", "averaged_from")
 _OF_A_RESUME = ("optimizer", "optimizer_type", "scheduler", "scaler", "random", "standing")

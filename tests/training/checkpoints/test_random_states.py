@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tts_kernel.training.checkpoint_file import save
-from tts_kernel.training.random_states import random_state, set_random_state
+from tts_kernel.training.checkpoints.file import save
+from tts_kernel.training.checkpoints.random_states import random_state, set_random_state
 
 
 def test_random_state_survives_a_checkpoint(tmp_path: Path) -> None:

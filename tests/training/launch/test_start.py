@@ -23,11 +23,11 @@ from tests.tiny_voice import LATENTS, Bench
 from tests.training.processes import Place, place, until
 from tts_kernel.recipes import indextts2
 from tts_kernel.runs import Run, RunError
-from tts_kernel.training import ending, launch
-from tts_kernel.training.hold import PROCESS, Holder, held
-from tts_kernel.training.session import LOG, SESSION, SETTINGS, LogTail, Session, find
-from tts_kernel.training.trainer import RunInterrupted
-from tts_kernel.training.update import TrainingError
+from tts_kernel.training import launch
+from tts_kernel.training.launch import ending
+from tts_kernel.training.launch.hold import PROCESS, Holder, held
+from tts_kernel.training.launch.session import LOG, SESSION, SETTINGS, LogTail, Session, find
+from tts_kernel.training.outcome import RunInterrupted, TrainingError
 
 __all__ = ["place"]
 

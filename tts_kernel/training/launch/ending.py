@@ -15,8 +15,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from tts_kernel.runs import Run, write_atomically
-from tts_kernel.training.trainer import Outcome, RunInterrupted
-from tts_kernel.training.update import TrainingError
+from tts_kernel.training.outcome import Outcome, RunInterrupted, TrainingError
 
 OUTCOME = "outcome.json"
 _FAILURES = ".failure-{}.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from tts_kernel.training.checkpoint_index import Record
+from tts_kernel.training.checkpoints.index import Record
 
 Records = Mapping[str, Record]  # by file name
 
@@ -20,12 +20,11 @@ def newest_first(records: Records) -> list[Record]:
 
 
 def outdated_steps(records: Records, keep: int) -> list[Record]:
-    """All step files but the newest `keep`, and where none of those was healthy but the newest that was. With `keep` 0
-    none is outdated: the run has written none."""
+    """All step files but the newest `keep`, and but the two newest healthy ones: of a file only the losses after it
+    tell whether it is good, so the newest alone is none to go back to. With `keep` 0 none is outdated: the run has
+    written none."""
     steps = [record for record in newest_first(records) if record.kind == "step"]
-    kept = steps[:keep]
-    if not any(record.healthy for record in kept):
-        kept += [record for record in steps if record.healthy][:1]
+    kept = steps[:keep] + [record for record in steps if record.healthy][:2]
     return [record for record in steps if record not in kept] if keep else []
 
 

@@ -10,10 +10,9 @@ from torch import nn
 from tts_kernel.models.weights import CheckpointError
 from tts_kernel.optim.optimizers import build as build_optimizer
 from tts_kernel.optim.optimizers import training_mode
-from tts_kernel.training import room
-from tts_kernel.training.checkpoint_file import save
-from tts_kernel.training.checkpoints import CheckpointFolder
-from tts_kernel.training.room import check_save, full_size, readable, room_needed, size_of, taken
+from tts_kernel.training.checkpoints import CheckpointFolder, room
+from tts_kernel.training.checkpoints.file import save
+from tts_kernel.training.checkpoints.room import check_save, full_size, readable, room_needed, size_of, taken
 
 MB = 1_000_000
 
@@ -57,7 +56,7 @@ def test_no_run_takes_more_than_was_said(
 ) -> None:
     """The worst case: each metric's best at another step, and the newest checkpoints all amid a spike."""
     if not links:
-        monkeypatch.setattr("tts_kernel.training.checkpoint_file.os.link", _refuse)
+        monkeypatch.setattr("tts_kernel.training.checkpoints.file.os.link", _refuse)
     folder = CheckpointFolder(tmp_path, keep_steps, keep_best)
     weights = {"model": {"a": torch.zeros(25_000)}, "format": 1}
     full = {**weights, "optimizer": {"a": torch.zeros(75_000)}}

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from tts_kernel.models.weights import CheckpointError
-from tts_kernel.training import checkpoint_file
-from tts_kernel.training.checkpoint_file import verify
-from tts_kernel.training.checkpoint_index import scan
 from tts_kernel.training.checkpoints import BEST, FORMAT, CheckpointFolder, save
+from tts_kernel.training.checkpoints import file as checkpoint_file
+from tts_kernel.training.checkpoints.file import verify
+from tts_kernel.training.checkpoints.index import scan
 
 NAMES = list(BEST)
 
@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_the_old_files_and_no_scratch(
     folder.wait()
     before = contents(tmp_path)
     with monkeypatch.context() as full:
-        full.setattr(f"tts_kernel.training.checkpoint_file.{broken}", no_space)
+        full.setattr(f"tts_kernel.training.checkpoints.file.{broken}", no_space)
         with pytest.raises(CheckpointError, match="No space left"):
             waited(folder, save_latest, 2)
         with pytest.raises(CheckpointError, match="No space left"):

@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from tts_kernel.models.weights import CheckpointError
-from tts_kernel.training.background import Staging, Writer
-from tts_kernel.training.checkpoint_file import save
-from tts_kernel.training.room import tensors_of
+from tts_kernel.training.checkpoints.background import Staging, Writer
+from tts_kernel.training.checkpoints.file import save
+from tts_kernel.training.checkpoints.room import tensors_of
 
 
 def addresses(content: Any) -> list[int]:
@@ -199,9 +199,9 @@ def test_an_interpreter_that_ends_writes_what_was_asked_for(tmp_path: Path) -> N
     script = f"""
 import time, torch
 from pathlib import Path
-from tts_kernel.training.background import Writer
-from tts_kernel.training.checkpoint_file import save
-from tts_kernel.training.room import tensors_of
+from tts_kernel.training.checkpoints.background import Writer
+from tts_kernel.training.checkpoints.file import save
+from tts_kernel.training.checkpoints.room import tensors_of
 def job(content):
     time.sleep(0.3)
     save(Path({str(tmp_path)!r}) / "a.pth", content)
