@@ -18,9 +18,9 @@ TITLE = "Loss after equal tokens"
 METHOD = """Both train a model of 3 layers, 128 wide, from the same weights on all {pairs:,} pairs once, by their own
 order and dropout of each of {seeds} seeds, at the same constant rate and with updates of 16 pairs; then the loss (0.2
 text + 0.8 codes, nats per token) of the same held-out pairs without dropout. Equal within noise: the means over the
-seeds differ by less than twice the standard error of their difference, or by less than 1 %. An update of 4 batches of 4,
-as the recipe's default of 4 batches, mixes lengths; an update of one batch in a bucket does not, which costs a little:
-the last line."""
+seeds differ by less than twice the standard error of their difference, or by less than 1 %. An update of 4 batches
+mixes lengths, as the recipe's default of 4 does; one of a single batch does not, which costs a little: the last
+line."""
 
 
 def run(sizes: Sizes) -> list[Result]:

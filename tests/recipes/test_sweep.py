@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import math
 import os
@@ -27,7 +28,6 @@ from tts_kernel.recipes.sweep import File, Space, main, read, sweep, trial_setti
 from tts_kernel.recipes.sweep_study import SweepError, Swept, draw, import_optuna, open_study
 from tts_kernel.runs import Run, open_run, runs_folder
 from tts_kernel.settings import SettingsError, read_settings
-from tts_kernel.training import launch
 from tts_kernel.training.outcome import Outcome, RunInterrupted, TrainingError
 from tts_kernel.training.signals import stop_requests
 
@@ -90,7 +90,7 @@ class Family:
 @pytest.fixture
 def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
     monkeypatch.setenv("TTS_KERNEL_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(launch, "_UPDATE_EVERY", 0.02)
+    monkeypatch.setattr(importlib.import_module("tts_kernel.training.launch.start"), "_UPDATE_EVERY", 0.02)
     monkeypatch.setattr(sweeping, "draw", lambda study, run: [])  # takes longer than all trials here
     return Family()
 

@@ -52,6 +52,20 @@ def test_a_signal_in_the_last_step_loses_nothing(
     assert not differing(bench.saved()["model"], finished.saved()["model"])
 
 
+@pytest.mark.parametrize("optimizer", ["schedulefree", "prodigy"])
+def test_other_optimizers_stopped_between_saves_and_resumed_end_bit_equal(bench: Bench, optimizer: str) -> None:
+    options = {**LONG, "optimizer": optimizer, "schedule": "constant"}
+    options["learning_rate"] = 1.0 if optimizer == "prodigy" else 0.02
+    bench.train("whole", **options)
+    bench.train("parts", **options, max_steps=3)
+    bench.train("parts", **options, max_steps=7)
+    bench.train("parts", **options)
+    for file in ("latest_full.pth", "latest.pth"):
+        assert not differing(bench.saved("whole", file)["model"], bench.saved("parts", file)["model"])
+    used = bench.saved("whole", "latest.pth")["model"]
+    assert bool(differing(bench.saved("whole")["model"], used)) == (optimizer == "schedulefree")
+
+
 def test_a_killed_run_goes_on_at_its_last_save_and_ends_bit_equal(
     bench: Bench, finished: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +108,7 @@ def test_dropout_is_on_in_the_runs_compared_above(finished: Bench) -> None:
         ({"train_manifest": "gpt_pairs_train.jsonl"}, ["manifests", "gpt_pairs_train.jsonl"]),
         ({"batch_size": 4, "seed": 2, "epochs": 2}, ["seed", "horizon"]),
         ({"emotion_input": "semantic"}, ["emotion_input", "'semantic' now"]),
+        ({"text_weight": 0.1}, ["loss_weights: {'text': 0.2", "'text': 0.1"]),
         ({"length_buckets": False}, ["length_buckets: True", "False now"]),
     ],
     ids=lambda change: "+".join(change) if isinstance(change, dict) else "",

@@ -22,6 +22,7 @@ from tts_kernel.data.manifest import read_manifest
 from tts_kernel.data.ordering import order_mel_first
 from tts_kernel.models.weights import CheckpointError
 from tts_kernel.recipes.indextts2 import train
+from tts_kernel.training.checkpoints import CheckpointFolder
 from tts_kernel.training.outcome import RunInterrupted, TrainingError
 from tts_kernel.training.trainer import Trainer
 
@@ -198,3 +199,29 @@ def test_the_average_of_the_best_checkpoints_is_kept_and_validated(bench: Bench)
     torch.testing.assert_close(averaged[name], (first[name] + second[name]) / 2)
     assert outcome.val_averaged["val/loss"] == pytest.approx(outcome.val_after["val/loss"], rel=0.1)
     assert outcome.val_averaged != outcome.val_after
+
+
+def test_the_average_of_one_checkpoint_has_its_own_loss_also_where_the_optimizer_has_two_kinds_of_weights(
+    bench: Bench,
+) -> None:
+    options = {**LONG, "optimizer": "schedulefree", "schedule": "constant", "learning_rate": 0.02}
+    outcome = bench.train(**options, keep_best=1, average_checkpoints=1)
+    expected = bench.saved(file="best_model.pth")["metrics"]["val/loss"]
+    assert outcome.val_averaged["val/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_could_not_be_written_at_the_end_does_not_hide_what_ended_the_training(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, heard: pytest.LogCaptureFixture
+) -> None:
+    def unwritten(self: CheckpointFolder) -> None:
+        raise CheckpointError("the disk is full")
+
+    def bad(step: int) -> None:
+        if step == 1:
+            raise TrainingError("the reason")
+
+    at_step(monkeypatch, bad)
+    monkeypatch.setattr(CheckpointFolder, "close", unwritten)
+    with pytest.raises(TrainingError, match="the reason"):
+        bench.train()
+    assert "the disk is full" in heard.text

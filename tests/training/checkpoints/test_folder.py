@@ -184,16 +184,19 @@ def test_the_newest_are_those_written_last_whatever_their_number_and_the_clock(
     assert CheckpointFolder(tmp_path, keep_steps=3).read_last_good()["step"] == 130
 
 
-def test_the_newest_healthy_one_stays_when_all_others_are_not(tmp_path: Path) -> None:
+def test_the_two_newest_healthy_ones_stay_when_all_others_are_not(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep_steps=2)
     for step, healthy in ((1, True), (2, True), (3, False), (4, False), (5, False)):
         save_latest(folder, step, healthy)
-    assert files(tmp_path, "step_*") == ["step_00002.pth", "step_00004.pth", "step_00005.pth"]
+    assert files(tmp_path, "step_*") == [f"step_0000{step}.pth" for step in (1, 2, 4, 5)]
     assert folder.read_latest()["step"] == 5
     assert folder.read_last_good()["step"] == 2
+    assert folder.read_last_good(before=2)["step"] == 1
+    with pytest.raises(CheckpointError, match="no checkpoint that is whole"):
+        folder.read_last_good(before=1)
     again = CheckpointFolder(tmp_path, keep_steps=2)
     save_latest(again, 6)
-    assert files(tmp_path, "step_*") == ["step_00005.pth", "step_00006.pth"]
+    assert files(tmp_path, "step_*") == ["step_00002.pth", "step_00005.pth", "step_00006.pth"]
 
 
 def test_keeping_no_step_files_writes_and_removes_none(tmp_path: Path) -> None:
@@ -211,7 +214,11 @@ def test_a_users_own_files_are_left_alone(tmp_path: Path) -> None:
         save_latest(folder, step)
         save_best(folder, step, 1.0 / step)
     assert [(tmp_path / name).read_bytes() for name in own] == [b"mine"] * len(own)
-    assert files(tmp_path, "step_0*") + files(tmp_path, "top_0*") == ["step_00002.pth", "top_00002.pth"]
+    assert files(tmp_path, "step_0*") + files(tmp_path, "top_0*") == [
+        "step_00001.pth",
+        "step_00002.pth",
+        "top_00002.pth",
+    ]
 
 
 def test_each_best_file_follows_its_own_metric_and_never_gets_worse(tmp_path: Path, background: bool) -> None:
