@@ -266,7 +266,7 @@ def test_a_refused_update_leaves_the_statistics_of_norms_as_they_were(
 
     def spoil_vector(objective: PairObjective, batch: Batch, sums: dict[str, Any]) -> None:
         norm = objective.model.speaker_classifier.norm
-        norm.running_mean.fill_(NAN)
+        norm.running_mean.data.fill_(NAN)
         sums["mel"] = sums["mel"] * NAN
 
     now = [0]
