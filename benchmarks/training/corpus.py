@@ -2,7 +2,7 @@
 
 Lengths and pairs are those of benchmarks/data/generate.py: 3 to 30 s, 8.6 s on average, 25 codes and 3.5 text tokens
 a second, two pairs per clip. Codes and text follow chains in which four tokens may come after each, so that a loss
-falls with training; a mel carries its speaker. The model is the published one at 0.4 of its width and a quarter of its
+falls with training; a mel carries its speaker. The model is the published one at 0.3 of its width and a quarter of its
 layers, with vocabularies that keep the heads' share of the arithmetic.
 """
 
@@ -26,8 +26,8 @@ TRAIN, VALIDATION = "gpt_pairs_train.jsonl", "gpt_pairs_val.jsonl"
 _SMALL = ConditionerConfig(output_size=128, linear_units=256, attention_heads=4, num_blocks=4)
 MODEL = GPTConfig(
     layers=6,
-    model_dim=512,
-    heads=8,
+    model_dim=384,
+    heads=6,
     number_text_tokens=1200,
     number_mel_codes=1026,
     start_mel_token=1024,

@@ -16,7 +16,7 @@ class Sizes:
     folder: Path  # scratch
     pairs: int = PAIRS
     shape: str = "large"  # of the model whose throughput is measured
-    steps: int = 10  # batches in a round
+    steps: int = 8  # batches in a round
     rounds: int = 3
     seeds: int = 3  # runs whose losses are compared
     overhead_steps: int = 60  # of a small model, in a round

@@ -286,7 +286,15 @@ def test_a_sweep_killed_in_the_middle_of_a_trial_goes_on_with_that_trial(
     monkeypatch.setenv("TTS_KERNEL_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(sweeping, "draw", lambda study, run: [])
     bench = Bench(tmp_path, make_tiny_corpus(latents=LATENTS))
-    settings = {"epochs": 4, "validate_every": 1, "save_every": 1, "batch_size": 8, "aim": False, "processes": 1}
+    settings = {
+        "epochs": 12,
+        "validate_every": 2,
+        "save_every": 1,
+        "background_saves": False,
+        "batch_size": 8,
+        "aim": False,
+        "processes": 1,
+    }
     given = {name: value for name, value in vars(bench.settings(**settings)).items() if not name.startswith("_")}
     path = write_file(
         tmp_path / "sweep.yaml",
@@ -299,14 +307,16 @@ def test_a_sweep_killed_in_the_middle_of_a_trial_goes_on_with_that_trial(
     command = [sys.executable, "-m", "tts_kernel.recipes.sweep", str(path)]
     environment = os.environ | {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     metrics = tmp_path / "runs" / "search-001" / "metrics.jsonl"
+    saved_at = metrics.parent / "checkpoints" / "latest_full.pth"
     with subprocess.Popen(command, cwd=ROOT, env=environment) as job:
         until = time.monotonic() + 240
-        while not (metrics.exists() and metrics.read_text().count("val/loss") > 2) and time.monotonic() < until:
+        while not saved_at.exists() and time.monotonic() < until:
             assert job.poll() is None, "it ended before it could be killed"
             time.sleep(0.01)
         job.send_signal(signal.SIGKILL)
+    assert saved_at.exists(), "it had not come so far in four minutes"
     killed_at = max(record["step"] for record in Run(metrics.parent).records())
-    saved = torch.load(metrics.parent / "checkpoints" / "latest_full.pth", weights_only=True)["step"]
+    saved = torch.load(saved_at, weights_only=True)["step"]
     assert 0 < saved <= killed_at
     recipe, base, space, file = read(path)
     assert file == File("indextts2", "search", 3, file.space, file.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -59,6 +60,7 @@ def check_complete(data: Path, numbers: set[int]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     logging.basicConfig(level=logging.INFO)
     folder = Path(sys.argv[1])
     listed = make_clips(folder, int(sys.argv[2]))
