@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.training.corpus import PAIRS
+from benchmarks.training.corpus import PAIRS, SHAPES
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Sizes:
     def full(self) -> bool:
         return self.pairs >= PAIRS and self.shape == "large" and self.steps >= 8 and self.rounds >= 3
 
-    def words(self) -> dict[str, float]:
+    def words(self) -> dict[str, object]:
         """What a subject's METHOD may name."""
         names = ("pairs", "steps", "rounds", "seeds", "overhead_steps", "kills", "gigabytes")
         counts = {name: getattr(self, name) for name in names}
-        return counts | {"cores": os.cpu_count() or 1}
+        size = SHAPES[self.shape]
+        return counts | {"cores": os.cpu_count() or 1, "shape": f"{size.layers} layers, {size.model_dim} wide"}

@@ -25,9 +25,9 @@ METHOD = """Text tokens and codes that are not padding, per second. Everything t
 weights on the same pairs: {steps} batches of 16 per round, taken evenly from all lengths of the corpus, {rounds} rounds
 in which all take turns, each run in a process of its own; medians. The plain loop shuffles its pairs, pads text and
 codes to the longest of a batch, attends by softmax(Q K^T) V with a mask, has heads and losses at every position with
-`ignore_index`, AdamW as torch gives it, float32, and reads an item at a time from `.npy`. The model: 6 layers, 384 wide. "The Trainer" is the recipe's
-own run with its defaults, guards and metrics included, logging every step. The lines after it give the plain loop our
-ways one after the other, each with all those before it."""
+`ignore_index`, AdamW as torch gives it, float32, and reads an item at a time from `.npy`. The model: {shape}. "The
+Trainer" is the recipe's own run with its defaults, guards and metrics included, logging every step. The lines after it
+give the plain loop our ways one after the other, each with all those before it."""
 
 
 def run(sizes: Sizes) -> list[Result]:
