@@ -55,7 +55,7 @@ notebooks: env ## run every notebook again and store the outputs that nbval comp
 bench-data: env ## measure the data layer at the guide's size (15 minutes, 20 GB of disk), write docs/benchmarks/data.md
 	@$(BIN)/python -m benchmarks.data $(if $(ROWS),--rows $(ROWS)) $(if $(SCRATCH),--scratch $(SCRATCH)) $(BENCH_ARGS)
 
-bench-training: env ## measure the training engine beside a plain loop (about an hour), write docs/benchmarks/training.md
+bench-training: env ## measure the training engine beside a plain loop (over an hour), write docs/benchmarks/training.md
 	@$(BIN)/python -m benchmarks.training $(if $(SCRATCH),--scratch $(SCRATCH)) $(BENCH_ARGS)
 
 clean: ## remove caches and build leftovers; keeps .venv and runs
