@@ -140,24 +140,32 @@ class Run:
         write_atomically(path, json.dumps({"run": self.name, **values}, indent=1, ensure_ascii=False) + "\n")
         return path
 
-    def start_logging(self) -> None:
+    def start_logging(self, rank: int = 0) -> None:
         """One line per event to the notebook's or terminal's output, and with its time to the run's run.log."""
-        package = logging.getLogger("tts_kernel")
-        package.setLevel(logging.INFO)
-        package.propagate = False
-        for handler in list(package.handlers):
-            package.removeHandler(handler)
-            handler.close()
-        shown = logging.StreamHandler(sys.stdout)
-        shown.setFormatter(logging.Formatter("%(message)s"))
-        kept = logging.FileHandler(self.folder / "run.log", encoding="utf-8")
-        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        package.addHandler(shown)
-        package.addHandler(kept)
+        start_logging(rank, self.folder / "run.log")
 
     def note_notebook(self, where: str) -> None:
         """notebook.txt: where the executed notebook is. A kernel does not know its own file, its caller does."""
         write_atomically(self.folder / "notebook.txt", where + "\n")
+
+
+def start_logging(rank: int = 0, file: Path | None = None) -> None:
+    """Of the package, to the terminal and to a file; replaces what was begun before. The first of several processes
+    says what happens, the others only what is wrong."""
+    package = logging.getLogger("tts_kernel")
+    package.setLevel(logging.WARNING if rank else logging.INFO)
+    package.propagate = False
+    for handler in list(package.handlers):
+        package.removeHandler(handler)
+        handler.close()
+    who = f"process {rank}: " if rank else ""
+    shown = logging.StreamHandler(sys.stdout)
+    shown.setFormatter(logging.Formatter(f"{who}%(message)s"))
+    package.addHandler(shown)
+    if file is not None:
+        kept = logging.FileHandler(file, encoding="utf-8")
+        kept.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {who}%(message)s"))
+        package.addHandler(kept)
 
 
 def check_run_name(name: str) -> None:

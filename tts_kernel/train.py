@@ -16,7 +16,6 @@ import logging
 import os
 import pkgutil
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from typing import Any
 import yaml
 
 from tts_kernel import recipes
-from tts_kernel.runs import Run, RunError, open_run, runs_folder, write_yaml
+from tts_kernel.runs import Run, RunError, open_run, runs_folder, start_logging, write_yaml
 from tts_kernel.settings import SettingsError, read_settings
 from tts_kernel.training.launch import ending
 from tts_kernel.training.launch.hold import Holder
@@ -59,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.settings.is_file():
         parser.error(f"{options.settings}: no such file")
-    _log_to_terminal(environment_rank())
+    start_logging(environment_rank())
     try:
         recipe, settings = read(options.settings, dict(options.p))
         check_processes(int(os.environ.get("LOCAL_WORLD_SIZE", settings.processes)), settings.device)
@@ -154,7 +153,7 @@ def _among_others(recipe: ModuleType, settings: Any) -> int:
         _wait(store, RUN)
         settings = replace(settings, run_name=store.get(RUN).decode())
         run = _opened_by_the_first(settings.run_name, rank)
-        _log_to_terminal(rank, run)
+        run.start_logging(rank)
     if supervisor is not None:
         stop_with(int(supervisor), run)
 
@@ -232,24 +231,6 @@ def _unaware_of_others() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
-
-
-def _log_to_terminal(rank: int, run: Run | None = None) -> None:
-    """The first process says what happens, the others only what is wrong. `Run.start_logging` replaces the former."""
-    package = logging.getLogger("tts_kernel")
-    package.setLevel(logging.WARNING if rank else logging.INFO)
-    package.propagate = False
-    for handler in list(package.handlers):
-        package.removeHandler(handler)
-        handler.close()
-    who = f"process {rank}: " if rank else ""
-    shown = logging.StreamHandler(sys.stdout)
-    shown.setFormatter(logging.Formatter(f"{who}%(message)s"))
-    package.addHandler(shown)
-    if run is not None:
-        kept = logging.FileHandler(run.folder / "run.log", encoding="utf-8")
-        kept.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {who}%(message)s"))
-        package.addHandler(kept)
 
 
 def _name(recipe: ModuleType) -> str:

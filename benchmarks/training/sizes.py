@@ -16,7 +16,7 @@ class Sizes:
     folder: Path  # scratch
     pairs: int = PAIRS
     shape: str = "large"  # of the model whose throughput is measured
-    steps: int = 16  # batches in a round
+    steps: int = 8  # batches in a round
     rounds: int = 3
     seeds: int = 3  # runs whose losses are compared
     overhead_steps: int = 60  # of a small model, in a round
@@ -25,7 +25,7 @@ class Sizes:
 
     @property
     def full(self) -> bool:
-        return self.pairs >= PAIRS and self.shape == "large" and self.steps >= 16 and self.rounds >= 3
+        return self.pairs >= PAIRS and self.shape == "large" and self.steps >= 8 and self.rounds >= 3
 
     def words(self) -> dict[str, object]:
         """What a subject's METHOD may name."""

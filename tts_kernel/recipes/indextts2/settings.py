@@ -95,7 +95,7 @@ class Settings:
     cudnn_benchmark: bool = True  # try convolution algorithms
     compile: CompileMode = "off"
     gradient_checkpointing: bool = False  # compute activations again instead of keeping them: less memory, more time
-    processes: Count = 1  # that share each batch, one GPU each; started by torchrun
+    processes: Count = 1  # that share each batch, one GPU each
     fsdp: bool = False  # shard weights, gradients and optimiser state over the processes
     launch: Launch = "inline"  # detached: a process of its own, which outlives kernel and browser
     seed: Annotated[int, Field(ge=0)] = 0
