@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EDITABLE = ".[demo,lab,ray,dask,aim,sweep,dev]"
+EDITABLE = ".[demo,lab,ray,dask,aim,sweep,onnx,dev]"
 MUST_BE_FOUND = (
     "tts_kernel",
     "torch",
@@ -27,6 +27,7 @@ MUST_BE_FOUND = (
     "distributed",
     "aim",
     "optuna",
+    "onnxruntime",
     "pytest",
     "ruff",
     "mypy",

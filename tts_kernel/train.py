@@ -10,11 +10,8 @@ machine. `touch runs/<name>/stop`, or a signal, saves and stops.
 from __future__ import annotations
 
 import argparse
-import difflib
-import importlib
 import logging
 import os
-import pkgutil
 import socket
 import time
 from collections.abc import Iterator
@@ -26,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from tts_kernel import recipes
+from tts_kernel.recipes.named import nearest_recipe, recipe_named
 from tts_kernel.runs import Run, RunError, open_run, runs_folder, start_logging, write_yaml
 from tts_kernel.settings import SettingsError, read_settings
 from tts_kernel.training.launch import ending
@@ -85,19 +82,19 @@ def read(path: Path, changes: dict[str, str]) -> tuple[ModuleType, Any]:
         raise SettingsError(f"{path}: found a {type(values).__name__}, expected lines of `name: value`")
     values = {str(name): value for name, value in values.items()}
     values |= {name: yaml.safe_load(value) for name, value in changes.items()}
-    known = sorted(module.name for module in pkgutil.iter_modules(recipes.__path__) if module.ispkg)
     name = str(values.pop("recipe", ""))
-    near = name if name in known else next(iter(difflib.get_close_matches(name, known, n=1)), "")
+    near = nearest_recipe(name)
     problems = []
-    if name not in known:
-        hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}"
-        problems.append(f"recipe: found {name!r}; {hint}")
+    try:
+        recipe = recipe_named(name)
+    except SettingsError as error:
+        problems.append(str(error))
+        recipe = recipe_named(near) if near else None
     world = environment_world()
     if world > 1 and values.setdefault("processes", world) != world:
         problems.append(f"processes: found {values['processes']!r}, but {world} were started; leave it out")
     settings = None
-    if near:
-        recipe = importlib.import_module(f"{recipes.__name__}.{near}")
+    if recipe is not None:
         strange = [f"{item}: not a parameter; names begin with a letter" for item in values if item.startswith("_")]
         try:
             settings = read_settings(recipe.Settings, values)
@@ -107,6 +104,7 @@ def read(path: Path, changes: dict[str, str]) -> tuple[ModuleType, Any]:
     if problems:
         what = f"{len(problems)} setting{'s' * (len(problems) > 1)} cannot be used"
         raise SettingsError("\n  ".join([f"{path}: {what}:", *problems]))
+    assert recipe is not None
     return recipe, settings
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,33 @@ import numpy as np
 import pytest
 import torch
 
-from tts_kernel.audio.spectrogram import LogMel, PowerLogMel, indextts2_mel, mel_filters
+from tts_kernel.audio.spectrogram import (
+    LogMel,
+    PowerLogMel,
+    WhisperLogMel,
+    cosyvoice2_mel,
+    cosyvoice2_training_mel,
+    indextts2_mel,
+    mel_filters,
+    speaker_fbank,
+    whole_tokens,
+)
 
-CASE = Path(__file__).parents[1] / "fixtures" / "parity" / "indextts2" / "mel_22k"
+CASES = Path(__file__).parents[1] / "fixtures" / "parity"
+
+
+def read_case(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    return json.loads((folder / "case.json").read_text()), dict(np.load(folder / "io.npz"))
 
 
 @pytest.fixture(scope="module")
 def case() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    return json.loads((CASE / "case.json").read_text()), dict(np.load(CASE / "io.npz"))
+    return read_case(CASES / "indextts2" / "mel_22k")
+
+
+@pytest.fixture(scope="module")
+def cosyvoice2() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    return read_case(CASES / "cosyvoice2" / "features")
 
 
 def test_power_log_mel_equals_the_trainers(case: tuple[dict[str, Any], dict[str, np.ndarray]]) -> None:
@@ -81,3 +101,45 @@ def test_a_clip_too_short_is_refused_with_its_length(mel: PowerLogMel | LogMel) 
 def test_unknown_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="bark"):
         mel_filters(22_050, 1024, 80, scale="bark")
+
+
+def test_the_cosyvoice2_mel_is_the_recorded_ones(cosyvoice2: tuple[dict[str, Any], dict[str, np.ndarray]]) -> None:
+    sizes, mel = cosyvoice2[0]["config"]["mel"], cosyvoice2_mel()
+    assert (mel.sample_rate, mel.n_fft, mel.hop_length, mel.n_mels) == tuple(
+        sizes[name] for name in ("sampling_rate", "n_fft", "hop_size", "num_mels")
+    )
+    wav = cosyvoice2[1]["in_speech_24k"]
+    for made, name in ((cosyvoice2_training_mel(wav), "training"), (mel.of_clip(wav), "prompt")):
+        recorded = cosyvoice2[1][f"out_speech_mel_{name}"]
+        np.testing.assert_allclose(made, recorded, rtol=1e-4, atol=0.002)
+
+
+@pytest.mark.parametrize("samples", [959, 960, 961, 4_000])
+def test_a_training_mel_has_two_frames_for_every_token_begun(samples: int) -> None:
+    mel = cosyvoice2_training_mel(np.zeros(samples, np.float32))
+    assert mel.shape == (2 * -(-samples // 960), 80)
+    assert len(whole_tokens(np.ones(samples))) == 960 * -(-samples // 960)
+
+
+def test_whisper_mels_lie_within_two_of_their_loudest_band() -> None:
+    wav = np.sin(np.arange(16_000) / 9).astype(np.float32)
+    mel = WhisperLogMel()
+    made = mel.of_clip(wav)
+    assert made.shape == (100, 128)
+    assert made.max() - made.min() == pytest.approx(2.0)  # 8 decades
+    quiet = mel(torch.from_numpy(np.stack([wav, 0.1 * wav])))
+    torch.testing.assert_close(quiet[0] - quiet[1], torch.full((128, 100), 0.5), atol=1e-3, rtol=0)  # a row by itself
+
+
+def test_a_speaker_filter_bank_has_no_mean_and_100_frames_a_second() -> None:
+    wav = np.random.default_rng(1).standard_normal(16_000).astype(np.float32) * 0.1
+    made = speaker_fbank(wav)
+    assert made.shape == (98, 80)
+    np.testing.assert_allclose(made.mean(0), 0.0, atol=1e-5)
+    np.testing.assert_allclose(speaker_fbank(wav / 4), made, atol=1e-3)  # loudness lies in the mean
+
+
+@pytest.mark.parametrize("make", [speaker_fbank, WhisperLogMel().of_clip, cosyvoice2_mel().of_clip])
+def test_a_clip_too_short_for_cosyvoice2_is_refused_with_its_length(make: Callable[[np.ndarray], np.ndarray]) -> None:
+    with pytest.raises(ValueError, match="99 samples are too few"):
+        make(np.zeros(99, np.float32))

@@ -133,3 +133,17 @@ def test_a_wav_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:9000])
     with pytest.raises(AudioError, match=r"cut\.wav: cut off, 9,000 of 16,044 bytes; fetch the clip again"):
         audio.read(path)
+
+
+@pytest.mark.parametrize(("from_rate", "to_rate"), [(24_000, 16_000), (16_000, 24_000), (22_050, 24_000)])
+def test_the_sinc_resampler_keeps_a_tone_and_its_length_in_seconds(from_rate: int, to_rate: int) -> None:
+    found = audio.resample_sinc(tone(0.5, from_rate), from_rate, to_rate)
+    assert found.dtype == np.float32
+    assert abs(len(found) - to_rate // 2) <= 1
+    middle = slice(to_rate // 10, -to_rate // 10)  # the ends ring
+    np.testing.assert_allclose(found[middle], tone(0.5, to_rate)[: len(found)][middle], atol=2e-3)
+
+
+def test_the_sinc_resampler_leaves_a_signal_of_the_right_rate_alone() -> None:
+    signal = tone(0.1, 16_000)
+    assert audio.resample_sinc(signal, 16_000, 16_000) is signal

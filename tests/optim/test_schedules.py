@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tts_kernel.optim.schedules import learning_rate, reversal_ramp, wsd, wsd_decay_steps
+from tts_kernel.optim.schedules import learning_rate, reversal_ramp, warmup_lr, wsd, wsd_decay_steps
 
 TOTAL, WARMUP = 200, 20
 
@@ -126,3 +126,16 @@ def test_a_ramp_over_no_steps_does_not_divide_by_zero() -> None:
 def test_an_unknown_ramp_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="ramp is 'exp', expected 'exponential', 'linear' or 'constant'"):
         reversal_ramp(0, total=5, ramp="exp")  # type: ignore[arg-type]
+
+
+def test_warmup_lr_rises_linearly_to_the_peak_and_falls_with_the_root_of_the_steps() -> None:
+    found = [warmup_lr(step, warmup=WARMUP) for step in range(1000)]
+    assert found[0] == 1 / WARMUP
+    assert rises(found[:WARMUP])
+    assert found[WARMUP - 1] == max(found) == 1.0
+    assert falls(found[WARMUP - 1 :])
+    assert found[4 * WARMUP - 1] == pytest.approx(0.5)
+
+
+def test_warmup_lr_without_a_warm_up_falls_from_the_peak() -> None:
+    assert [warmup_lr(step, warmup=0) for step in (0, 3, 99)] == pytest.approx([1.0, 0.5, 0.1])

@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from tests.parity import indextts2
+from tests.parity import cosyvoice2, cosyvoice2_pipeline, indextts2
 from tests.parity.fill import load_case
 
 Arrays = dict[str, np.ndarray]
 Compute = Callable[[dict[str, Any], Arrays], Arrays]
 
-FAMILIES: list[Callable[[dict[str, Any], Arrays], Compute | None]] = [indextts2.recognise]
+FAMILIES: list[Callable[[dict[str, Any], Arrays], Compute | None]] = [
+    indextts2.recognise,
+    cosyvoice2.recognise,
+    cosyvoice2_pipeline.recognise,
+]
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def _row(name: str, ours: np.ndarray, recorded: np.ndarray, case: dict[str, Any]
     exact = recorded.dtype.kind in "iub"
     error = np.abs(ours.astype(np.float64) - recorded.astype(np.float64))
     absolute = case.get("atol_per_array", {}).get(name, case.get("atol", 0.0))
-    allowed = np.zeros(error.shape) if exact else absolute + case.get("rtol", 0.0) * np.abs(recorded, dtype=np.float64)
+    relative, absolute = case.get("tolerances", {}).get(name, (case.get("rtol", 0.0), absolute))
+    allowed = np.zeros(error.shape) if exact else absolute + relative * np.abs(recorded, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         worst = int(np.argmax(np.where(np.isnan(error), np.inf, error - allowed)))
     passed = bool((error <= allowed).all())  # False for NaN

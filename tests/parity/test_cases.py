@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.models.cosyvoice2 import tiny_models
 from tests.parity import fill
 from tests.parity.__main__ import main
 from tests.parity.compare import UnknownCaseError, compare_case
 from tests.tiny_voice import CONFIG, random_clips
+from tts_kernel.models.cosyvoice2.config_values import to_mapping
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
 
 ROOT = Path(__file__).parents[2]
@@ -120,3 +122,33 @@ def test_a_case_of_other_sizes_is_compared(tmp_path: Path, monkeypatch: pytest.M
     fill.save_case(tmp_path / "sizes", meta, **arrays)
     assert command(monkeypatch, tmp_path / "sizes") == 0
     assert command(monkeypatch, altered(tmp_path / "sizes", tmp_path / "wrong", "out_emo_vec", 1e-2)) == 1
+
+
+def test_a_cosyvoice2_case_of_other_sizes_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.llm(mix_ratio=(1, 3))
+    text, lengths = torch.tensor([[4, 9, 7], [5, 8, 0]]), torch.tensor([3, 2])
+    speech = torch.arange(24).view(2, 12)
+    with torch.no_grad():
+        said = model(model.lay_out_batch(text, lengths, speech, torch.tensor([12, 8]), interleave=[True, True]))
+    meta = {
+        "config": to_mapping(model.config) | {"inference": {"max_token_text_ratio": 4, "min_token_text_ratio": 2}},
+        "state": fill.spec(model.state_dict()),
+        "tolerances": {"out_bi_loss": [1e-4, 1e-5]},
+    }
+    given = {
+        "in_text_token": text,
+        "in_text_token_len": lengths,
+        "in_speech_token": speech,
+        "in_speech_token_len": torch.tensor([12, 8]),
+        "in_text": text[:1],
+        "in_prompt_text": text[1:],
+        "in_prompt_speech_token": speech[:1],
+        "in_ras_scores": torch.randn(1, 33).log_softmax(-1),
+        "in_ras_history": torch.tensor([[3, -1]]),
+    }
+    recorded = {"out_bi_loss": said.loss, "out_bi_acc": said.accuracy}
+    arrays = {name: value.numpy() for name, value in {**given, **recorded}.items()}
+    fill.save_case(tmp_path / "sizes", meta, **arrays)
+    assert command(monkeypatch, tmp_path / "sizes") == 0
+    assert command(monkeypatch, altered(tmp_path / "sizes", tmp_path / "close", "out_bi_loss", 1e-5)) == 0
+    assert command(monkeypatch, altered(tmp_path / "sizes", tmp_path / "wrong", "out_bi_loss", 1e-3)) == 1

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from tts_kernel.training.progress import Clock, Interval, describe, memory_gb
+from tts_kernel.training.progress import Clock, Interval, Pace, describe, memory_gb
 
 SPEED = {
     "train/steps_per_second": 2.0,
@@ -45,6 +45,16 @@ def test_the_clock_counts_steps_and_tokens_since_it_was_read(monkeypatch: pytest
     assert clock.read(14) == (2.0, 200.0)
     now[0] += 1.0
     assert clock.read(15) == (1.0, 0.0)
+
+
+def test_the_time_left_counts_what_lies_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = Pace()
+    assert pace.seconds(50) == 0.0
+    pace.steps = 4
+    now[0] += 4.0 + 6.0  # of steps, and of a validation
+    assert pace.seconds(50) == 125.0
 
 
 def test_memory_of_this_process_grows_with_what_it_holds() -> None:

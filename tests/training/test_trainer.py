@@ -76,6 +76,19 @@ def script_validation(monkeypatch: pytest.MonkeyPatch, losses: dict[int, float])
     monkeypatch.setattr(Trainer, "validate", lambda self: {"val/loss": losses[self.now.step]})
 
 
+def test_a_run_whose_loss_no_longer_falls_ends_early_and_goes_on_with_more_patience(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_validation(monkeypatch, {0: 9.0, 1: 5.0, 2: 4.0, 3: 4.5, 4: 4.0, 5: 3.0, 6: 3.5, 7: 3.5, 8: 3.5, 9: 3.5})
+    often: dict[str, Any] = {"epochs": 3, "validate_every": 1}
+    outcome = bench.train(**often, patience=2)
+    assert (outcome.status, outcome.step) == ("stopped early", 4)  # an equal loss is no lower one
+    assert bench.train(**often, patience=2).step == 4
+    outcome = bench.train(**often, patience=4)
+    assert (outcome.status, outcome.step) == ("stopped early", 9)
+    assert best(bench) == (5, 3.0)
+
+
 def best(bench: Bench) -> tuple[int, float]:
     saved = bench.saved(file="best_model.pth")
     return saved["step"], saved["metrics"]["val/loss"]

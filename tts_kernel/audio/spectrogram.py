@@ -1,7 +1,8 @@
-"""The two log-mel spectrograms of IndexTTS-2. They sit on different filter banks: never mix their frames.
+"""The families' log-mel spectrograms. They sit on different filter banks: never mix their frames.
 
-`PowerLogMel` is what stage 2 trains on (the emotion conformer reads it); `LogMel` is what the official vocoder path
-uses. Both return (batch, n_mels, frames); stored arrays are (frames, n_mels), see `PowerLogMel.of_clip`.
+`PowerLogMel` is what IndexTTS-2's stage 2 trains on (the emotion conformer reads it); `LogMel` is what its official
+vocoder path and CosyVoice2 use; `WhisperLogMel` is what CosyVoice2's speech tokenizer reads, `speaker_fbank` what its
+speaker encoder reads. The modules return (batch, n_mels, frames); stored arrays are (frames, n_mels), see `of_clip`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from tts_kernel.audio.clip_mel import FLOOR, ClipMel
 from tts_kernel.audio.wav import Hz
+
+COSYVOICE2_TOKEN = 960  # samples at 24 kHz: one speech token, two mel frames
+WINDOW_16K = 400  # samples at 16 kHz: 25 ms
 
 
 class PowerLogMel(nn.Module):
@@ -76,10 +80,78 @@ class LogMel(nn.Module):
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()  # the reference's guard for sqrt'
         return (self.filters @ magnitude).clamp(min=FLOOR).log()
 
+    def of_clip(self, wav: np.ndarray) -> np.ndarray:
+        """(samples,) in [-1, 1] -> (frames, n_mels) float32: one clip in the layout of the stored arrays."""
+        return np.ascontiguousarray(self(torch.from_numpy(wav)[None])[0].T.numpy())
+
+
+class WhisperLogMel(nn.Module):
+    """Log mel of Whisper, within 8 decades of the loudest frame and scaled to about [-1, 1]: 16 kHz, 100 frames a
+    second, 128 bands. The loudest frame is sought in each row by itself, its padding included.
+    Source: Radford et al. 2022 (arXiv 2212.04356); parity case features."""
+
+    filters: Tensor  # (n_mels, N_FFT // 2 + 1)
+    window: Tensor  # (N_FFT,)
+    SAMPLE_RATE: Hz = 16_000
+    N_FFT, HOP_LENGTH = WINDOW_16K, 160  # samples
+
+    def __init__(self, n_mels: int = 128) -> None:
+        super().__init__()
+        filters = mel_filters(self.SAMPLE_RATE, self.N_FFT, n_mels, scale="slaney")
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("window", torch.hann_window(self.N_FFT), persistent=False)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """(batch, samples) in [-1, 1] at 16 kHz -> (batch, n_mels, samples // 160).
+        Raises ValueError if a clip is too short to be padded by reflection."""
+        if wav.shape[-1] <= self.N_FFT // 2:
+            raise ValueError(
+                f"{wav.shape[-1]} samples are too few for a mel; expected more than {self.N_FFT // 2}, drop the clip"
+            )
+        spectrum = torch.stft(wav, self.N_FFT, self.HOP_LENGTH, window=self.window, center=True, return_complex=True)
+        mel = (self.filters @ spectrum[..., :-1].abs().square()).clamp(min=1e-10).log10()
+        loudest = mel.amax(dim=(-2, -1), keepdim=True)
+        return (torch.maximum(mel, loudest - 8.0) + 4.0) / 4.0
+
+    def of_clip(self, wav: np.ndarray) -> np.ndarray:
+        """(samples,) in [-1, 1] at 16 kHz -> (frames, n_mels) float32."""
+        return np.ascontiguousarray(self(torch.from_numpy(wav)[None])[0].T.numpy())
+
+
+def speaker_fbank(wav: np.ndarray, n_mels: int = 80) -> np.ndarray:
+    """(samples,) in [-1, 1] at 16 kHz -> (frames, n_mels) float32: Kaldi's filter bank at 100 frames a second without
+    dither, its mean over time taken away. Raises ValueError for a clip shorter than one window of 25 ms.
+    Source: what CosyVoice2 feeds to CAM++ (parity case features)."""
+    from torchaudio.compliance.kaldi import fbank
+
+    if wav.shape[-1] < WINDOW_16K:
+        raise ValueError(
+            f"{wav.shape[-1]} samples are too few for a filter bank; expected at least {WINDOW_16K}, drop the clip"
+        )
+    features = fbank(torch.from_numpy(wav)[None], num_mel_bins=n_mels, dither=0.0, sample_frequency=16_000.0)
+    return (features - features.mean(dim=0, keepdim=True)).numpy()
+
 
 def indextts2_mel() -> PowerLogMel:
     """The mel of stage 2: 22,050 Hz, window 1024, hop 256 (86 frames a second), 80 bands from 0 Hz to 11,025 Hz."""
     return PowerLogMel(sample_rate=22_050, n_fft=1024, hop_length=256, n_mels=80)
+
+
+def cosyvoice2_mel() -> LogMel:
+    """The mel of CosyVoice2: 24 kHz, window 1920, hop 480 (50 frames a second), 80 bands from 0 Hz
+    to 8 kHz. Inference takes a prompt as it is; training pads it first, see `cosyvoice2_training_mel`."""
+    return LogMel(sample_rate=24_000, n_fft=1920, hop_length=480, n_mels=80, f_max=8_000.0)
+
+
+def whole_tokens(wav: np.ndarray, multiple: int = COSYVOICE2_TOKEN) -> np.ndarray:
+    """(samples,) -> the same with zeros at its end up to a multiple, so that mel frames are twice the speech tokens."""
+    return np.pad(wav, (0, -len(wav) % multiple))
+
+
+def cosyvoice2_training_mel(wav: np.ndarray, mel: LogMel | None = None) -> np.ndarray:
+    """(samples,) in [-1, 1] at 24 kHz -> (2 * ceil(samples / 960), 80) float32. For many clips make the `mel` once, by
+    `cosyvoice2_mel`."""
+    return (mel or cosyvoice2_mel()).of_clip(whole_tokens(wav))
 
 
 def mel_filters(

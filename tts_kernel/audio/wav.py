@@ -139,3 +139,14 @@ def resample(wav: np.ndarray, from_rate: Hz, to_rate: Hz) -> np.ndarray:
     import soxr
 
     return soxr.resample(wav, from_rate, to_rate, quality="HQ").astype(np.float32, copy=False)
+
+
+def resample_sinc(wav: np.ndarray, from_rate: Hz, to_rate: Hz) -> np.ndarray:
+    """(samples,) -> (ceil(samples * to_rate / from_rate),) float32 by torchaudio's windowed sinc, which is what
+    CosyVoice2's speech tokenizer and speaker encoder were fed with (parity case features)."""
+    if from_rate == to_rate:
+        return wav
+    import torch
+    from torchaudio.functional import resample as by_sinc
+
+    return by_sinc(torch.from_numpy(np.ascontiguousarray(wav)), from_rate, to_rate).numpy()

@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from tts_kernel.data.batch import Batch
-from tts_kernel.data.sampler import BatchPlan, PlannedBatch, Position
+from tts_kernel.data.planned import AnyBatch, Plan
+from tts_kernel.data.sampler import PlannedBatch, Position
 
 StartMethod = Literal["auto", "fork", "forkserver", "spawn"]
 
@@ -47,10 +47,10 @@ class LoaderSettings:
 class BatchLoader:
     """The batches of a plan, from any position, by workers that are started once."""
 
-    def __init__(self, data: Dataset[Batch], plan: BatchPlan, settings: LoaderSettings) -> None:
+    def __init__(self, data: Dataset[AnyBatch], plan: Plan, settings: LoaderSettings) -> None:
         self._plan = _Planned(plan)
         workers = settings.num_workers
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[AnyBatch] = DataLoader(
             data,
             sampler=self._plan,
             batch_size=None,
@@ -63,7 +63,7 @@ class BatchLoader:
             generator=torch.Generator(),  # else its workers' seed would be drawn from the state that a resume restores
         )
 
-    def batches(self, position: Position) -> Iterator[Batch]:
+    def batches(self, position: Position) -> Iterator[AnyBatch]:
         """From `position` to the end of its epoch, or of what is available."""
         self._plan.position = position
         return iter(self._loader)
@@ -72,7 +72,7 @@ class BatchLoader:
 class _Planned:
     """A sampler that begins where it is told."""
 
-    def __init__(self, plan: BatchPlan) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan, self.position = plan, Position()
 
     def __iter__(self) -> Iterator[PlannedBatch]:

@@ -60,6 +60,10 @@ class BatchPlan:
         if self.window % self.batch_size:
             object.__setattr__(self, "window", max(self.window // self.batch_size, 1) * self.batch_size)
 
+    def share(self, rank: int, world: int) -> BatchPlan:
+        """The same plan for one of several processes."""
+        return replace(self, rank=rank, world=world)
+
     def updates_per_epoch(self, grad_accumulation: int = 1) -> int:
         """Of all rows, available or not: what a learning-rate horizon is computed from."""
         return -(-len(self.rows) // (self.batch_size * grad_accumulation))

@@ -51,6 +51,16 @@ def learning_rate(shape: Shape, *, warmup: int, total: int, floor: float = 0.0) 
     return falling
 
 
+def warmup_lr(step: int, *, warmup: int) -> float:
+    """CosyVoice2's warmuplr: factor on the peak rate at optimiser step `step`, counted from 0. Linear up over the first
+    `warmup` steps, the last of which has the peak, then down with the root of the steps done; without a warm-up down
+    from the peak at once. A resumed run goes on where it stood, while the reference's first step after resuming has the
+    very first step's rate.
+    Source: ESPnet's WarmupLR; parity case schedule."""
+    update = step + 1
+    return min(update / warmup, math.sqrt(warmup / update)) if warmup else update**-0.5
+
+
 def reversal_ramp(step: int, *, total: int, peak: float = 1.0, ramp: Ramp = "exponential") -> float:
     """Strength of the gradient reversal at optimiser step `step`: from 0 towards `peak`, which "linear" reaches at
     `total` and "exponential" has all but reached by then.

@@ -3,13 +3,17 @@
 Every code point belongs to one class. A sentence is in the language whose letters say most of it, where a Latin letter
 counts for a third: three of them say about what one syllable or character of the other scripts does. Kana make the
 characters beside them Japanese; without kana a text of Chinese characters is called Chinese, although it may be
-Japanese (`fits` allows for it).
+Japanese (`fits` allows for it). `spans` splits a sentence that mixes languages.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +25,9 @@ CLASSES = ("rest", "space", "digit", "latin", "hangul", "kana", "han", "other", 
 REST, SPACE, DIGIT, LATIN, HANGUL, KANA, HAN, OTHER_LETTER, CONTROL = range(len(CLASSES))
 LATIN_PER_SYLLABLE = 3.0
 KANA_SHARE = 0.1  # of kana and Chinese characters, from which the characters count as Japanese
+HAN_LETTER = "han"  # not yet known whether Chinese or Japanese
+_NAMED = {LATIN: "en", DIGIT: "en", HANGUL: "ko", KANA: "ja", HAN: HAN_LETTER}
+_CHARACTERS = re.compile("[\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
 _AT_ONCE = 100_000  # texts per step: bounds memory to a few hundred MB
 
 _NAMES = {
@@ -50,6 +57,40 @@ def canonical(name: str) -> str:
 def detect(sentence: str) -> str:
     """ko, en, zh, ja, "other" for letters of another script, "" without letters."""
     return str(languages_of(count_classes(pa.array([sentence])))[0])
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a sentence that is read in one language."""
+
+    language: str
+    start: int
+    end: int
+
+
+def spans(sentence: str, main: str, whole: Sequence[tuple[int, int]] = ()) -> list[Span]:
+    """Split a sentence whose language is `main` where its script changes; the spans cover it.
+
+    Hangul is Korean and kana are Japanese. Latin letters, and digits glued to them ("MP3"), are English. Chinese
+    characters belong to a Chinese or Japanese sentence; in another one they are Japanese where kana touch them, else
+    Chinese. The (start, end) in `whole`, such as a number and its unit, stay in one piece: in the language that
+    stands on both sides, or else in `main`. Spaces and punctuation follow what precedes them.
+    """
+    letters: list[str] = [_NAMED.get(kind, "") for kind in _table()[[ord(letter) for letter in sentence]].tolist()]
+    for run in _CHARACTERS.finditer(sentence):
+        japanese = main == "ja" or (main != "zh" and any(letters[place] == "ja" for place in range(*run.span())))
+        for place in range(*run.span()):
+            if letters[place] == HAN_LETTER:
+                letters[place] = "ja" if japanese else "zh"
+    for start, end in whole:
+        before = next((name for name in reversed(letters[:start]) if name), main)
+        after = next((name for name in letters[end:] if name), main)
+        letters[start:end] = [before if before == after else main] * (end - start)
+    said = next((name for name in letters if name), main)
+    for place, name in enumerate(letters):
+        said = letters[place] = name or said
+    groups = [(name, [place for place, _ in items]) for name, items in groupby(enumerate(letters), lambda item: item[1])]
+    return [Span(name, places[0], places[-1] + 1) for name, places in groups]
 
 
 def count_classes(texts: pa.Array | pa.ChunkedArray) -> np.ndarray:

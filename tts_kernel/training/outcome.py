@@ -9,7 +9,7 @@ from tts_kernel.data.loader import LoaderSettings
 from tts_kernel.training.guards import OnOutOfMemory, OnSpike
 from tts_kernel.training.speed import Precision
 
-Status = Literal["finished", "mels exhausted", "step limit reached"]
+Status = Literal["finished", "mels exhausted", "step limit reached", "stopped early"]
 
 
 class TrainingError(RuntimeError):
@@ -31,6 +31,7 @@ class LoopSettings:
     max_steps: int = 0  # stop here without changing the schedule's horizon; 0 for the whole horizon
     log_every: int = 100  # updates
     validate_every: int = 500
+    patience: int = 0  # validations without a lower loss, after which the run ends; 0: none are too many
     save_every: int = 500
     keep_checkpoints: int = 3  # step_*.pth
     keep_best: int = 0

@@ -58,6 +58,17 @@ class Clock:
         return speed
 
 
+class Pace:
+    """Time left by all that a session did so far: validation, saving and steps that were taken back included."""
+
+    def __init__(self) -> None:
+        self.begun, self.steps = time.monotonic(), 0
+
+    def seconds(self, left: int) -> float:
+        """That so many steps will take."""
+        return left * (time.monotonic() - self.begun) / self.steps if self.steps else 0.0
+
+
 def memory_gb(device: torch.device) -> float:
     """On a GPU the most that tensors have held since the last call, elsewhere what this process holds now; in GB."""
     if device.type != "cuda":

@@ -6,6 +6,7 @@ What may differ when it goes on and what may not is told in docs/resume.md.
 from __future__ import annotations
 
 import logging
+import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -17,7 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tts_kernel.data.sampler import BatchPlan, Position
+from tts_kernel.data.planned import Plan
+from tts_kernel.data.sampler import Position
 from tts_kernel.models.weights import CheckpointError
 from tts_kernel.optim.optimizers import training_mode
 from tts_kernel.training.checkpoints import FORMAT, random_state, set_random_state
@@ -42,6 +44,8 @@ class Standing:
     rolled_back_to: int = 0  # the step it went to
     bad_steps: int = 0  # not finite, in a row
     parts: int = 1  # forward passes of a micro-batch, more after running out of memory
+    best_loss: float = math.inf  # val/loss, after the start
+    since_best: int = 0  # validations
     val_before: dict[str, float] = field(default_factory=dict)
     val_last: dict[str, float] = field(default_factory=dict)
     train_last: dict[str, float] = field(default_factory=dict)
@@ -53,7 +57,7 @@ class Standing:
 
     @staticmethod
     def from_mapping(values: Mapping[str, Any]) -> Standing:
-        known = {item.name: values[item.name] for item in fields(Standing)}
+        known = {item.name: values[item.name] for item in fields(Standing) if item.name in values}
         return Standing(**{**known, "position": Position(**values["position"])})
 
 
@@ -70,7 +74,7 @@ class RunState:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        plan: BatchPlan,
+        plan: Plan,
         processes: Processes,
         *,
         identity: Mapping[str, Any],

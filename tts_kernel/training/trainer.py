@@ -17,10 +17,10 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from tts_kernel.data.batch import Batch
 from tts_kernel.data.features import FeatureError
 from tts_kernel.data.loader import BatchLoader
-from tts_kernel.data.sampler import BatchPlan, Position
+from tts_kernel.data.planned import AnyBatch, Plan
+from tts_kernel.data.sampler import Position
 from tts_kernel.models.weights import CheckpointError, read_checkpoint
 from tts_kernel.optim.optimizers import evaluation_mode, training_mode
 from tts_kernel.runs import Run
@@ -37,7 +37,7 @@ from tts_kernel.training.guards import (
 from tts_kernel.training.metrics import MetricLog
 from tts_kernel.training.outcome import LoopSettings, Outcome, RunInterrupted, Status, TrainingError
 from tts_kernel.training.processes import Processes
-from tts_kernel.training.progress import Clock, Interval, describe, memory_gb
+from tts_kernel.training.progress import Clock, Interval, Pace, describe, memory_gb
 from tts_kernel.training.signals import StopRequests, stop_requests
 from tts_kernel.training.speed import autocast
 from tts_kernel.training.state import RunState, Standing
@@ -56,9 +56,9 @@ class Trainer:
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         rate: Callable[[int], float],
-        data: Dataset[Batch],
-        plan: BatchPlan,
-        validation: tuple[Dataset[Batch], BatchPlan],
+        data: Dataset[AnyBatch],
+        plan: Plan,
+        validation: tuple[Dataset[AnyBatch], Plan],
         settings: LoopSettings,
         processes: Processes,
         identity: Mapping[str, Any],
@@ -74,11 +74,11 @@ class Trainer:
         assert isinstance(objective, nn.Module)
         rank, world = processes.rank, processes.world
         held, held_plan = validation
-        self.plan = replace(plan, rank=rank, world=world)
+        self.plan = plan.share(rank, world)
         pinned = settings.loader.pin_memory and processes.device.type == "cuda"
         loading = replace(settings.loader, pin_memory=pinned)
         self.loader = BatchLoader(data, self.plan, loading)
-        self.held_loader = BatchLoader(held, replace(held_plan, rank=rank, world=world), loading)
+        self.held_loader = BatchLoader(held, held_plan.share(rank, world), loading)
         self.horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
         self.state = RunState(
             objective.model,
@@ -105,14 +105,14 @@ class Trainer:
             run.checkpoints, settings.keep_checkpoints, settings.keep_best, background=settings.background_saves
         )
         self.watch = SpikeWatch()
-        self.interval = Interval()
+        self.interval, self.pace = Interval(), Pace()
         self.resumed = False
         self._metrics: MetricLog | None = None  # on the main process, during `fit`
         self._saved_at = self._validated_at = -1
 
     # One update
 
-    def update(self, micro_batches: Sequence[Batch], totals: Mapping[str, int]) -> Updated:
+    def update(self, micro_batches: Sequence[AnyBatch], totals: Mapping[str, int]) -> Updated:
         """One optimiser step, by the schedule's rate. One that is not finite is reported and not taken; raises
         TrainingError after too many of them in a row, and where memory does not suffice."""
         factor = self.rate(self.now.step) * self.now.rate_scale
@@ -137,7 +137,7 @@ class Trainer:
             self._refuse(micro_batches, done)
         return done
 
-    def _refuse(self, micro_batches: Sequence[Batch], done: Updated) -> None:
+    def _refuse(self, micro_batches: Sequence[AnyBatch], done: Updated) -> None:
         """Keep what there is to know of an update that was not taken; stop after too many in a row."""
         self.now.bad_steps += 1
         gradients = not_finite({name: p.grad for name, p in self.model.named_parameters()})
@@ -267,9 +267,17 @@ class Trainer:
             last = min(last, -(-plan.available // (plan.batch_size * self.settings.grad_accumulation)))
         return min(last, self.settings.max_steps or last)
 
+    @property
+    def impatient(self) -> bool:
+        """The validation loss has not fallen for as long as the settings allow."""
+        return 0 < self.settings.patience <= self.now.since_best
+
     def _train(self, stop: StopRequests, bar: tqdm) -> Status:
         """From the position of now to the end, and again from an earlier one after each rollback."""
         told = False  # that there is a spike
+        self.pace = Pace()
+        if self.impatient:
+            return "stopped early"
         while True:
             clock = Clock(self.now.step)
             for micro_batches, failure in self._updates():
@@ -297,6 +305,8 @@ class Trainer:
                 if self.now.step % self.settings.validate_every == 0:
                     self._validate_and_log()
                     clock = Clock(self.now.step)  # the speed is that of training
+                    if self.impatient:
+                        return "stopped early"
                 if self.now.step % self.settings.save_every == 0:
                     self.save()
                     clock = Clock(self.now.step)
@@ -305,13 +315,14 @@ class Trainer:
             else:
                 return "finished" if self.now.position.epoch >= self.settings.epochs else "mels exhausted"
 
-    def _step(self, micro_batches: Sequence[Batch], totals: Mapping[str, int], clock: Clock) -> Spike | None:
+    def _step(self, micro_batches: Sequence[AnyBatch], totals: Mapping[str, int], clock: Clock) -> Spike | None:
         """One update and its metrics; the spike, while there is one."""
         extra = self.objective.before_step(self.now.step)
         done = self.update(micro_batches, totals)
         assert micro_batches[-1].position is not None
         self.now.position = micro_batches[-1].position
         clock.add(done.tokens)
+        self.pace.steps += 1
         metrics = {**extra, "train/lr": done.rate, "train/skipped": float(not done.taken)}
         if not done.taken:
             self.interval.add(metrics)
@@ -332,7 +343,7 @@ class Trainer:
             "train/steps_per_second": speed.steps,
             "train/tokens_per_second": speed.tokens,
             "train/memory_gb": memory_gb(self.processes.device),
-            "train/eta_seconds": left / speed.steps if speed.steps else 0.0,
+            "train/eta_seconds": self.pace.seconds(left),
         }
         self._log(self.now.step, {**self.now.train_last, **now})
         log.info(describe(self.now.step, self.horizon, {**self.now.train_last, **now}))
@@ -352,13 +363,18 @@ class Trainer:
         self.now.val_last = self.validate()
         self._validated_at = self.now.step
         self._log(self.now.step, self.now.val_last)
+        loss = self.now.val_last["val/loss"]
+        if self.now.step:
+            better = loss < self.now.best_loss
+            self.now.best_loss = min(loss, self.now.best_loss)
+            self.now.since_best = 0 if better else self.now.since_best + 1
         # What the run started from is no result of it, however low its loss.
-        better = self._save_best() if self.now.step else []
+        kept = self._save_best() if self.now.step else []
         values = "  ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in self.now.val_last.items())
-        log.info("step %d  validation  %s%s", self.now.step, values, f"  -> {', '.join(better)}" if better else "")
+        log.info("step %d  validation  %s%s", self.now.step, values, f"  -> {', '.join(kept)}" if kept else "")
         return self.now.val_last
 
-    def _updates(self) -> Iterator[tuple[list[Batch], FeatureError | None]]:
+    def _updates(self) -> Iterator[tuple[list[AnyBatch], FeatureError | None]]:
         """Micro-batches by update, to the end of the last epoch or of what is available; the last update of an epoch
         may have fewer. A file that cannot be used comes out as the error that it is, last."""
         while self.now.position.epoch < self.settings.epochs:

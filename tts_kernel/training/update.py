@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tts_kernel.data.batch import Batch
+from tts_kernel.data.planned import AnyBatch
 from tts_kernel.optim.optimizers import effective_rate
 from tts_kernel.training.guards import OnOutOfMemory
 from tts_kernel.training.processes import Processes
@@ -41,11 +41,11 @@ class Objective(Protocol):
     def tokens(self) -> Sequence[str]:
         """Of those whose targets count as tokens of the batch."""
 
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def counts(self, batch: Any) -> dict[str, int]:
         """Targets by name, known before the forward pass, so that each micro-batch can be divided by the total of its
         update; a name that is absent has none."""
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, batch: Any) -> dict[str, Tensor]:
         """Forward pass: sums over their targets, so that the mean over several batches is exact."""
 
     def before_step(self, step: int) -> dict[str, float]:
@@ -88,7 +88,7 @@ class Updater:
         self._statistics = [buffer for module in norms for buffer in module.buffers()]  # changed by a forward pass
         self.parts = 1  # forward passes that a micro-batch is taken in
 
-    def totals(self, batches: Iterable[Batch], requests: Sequence[bool] = ()) -> tuple[dict[str, int], list[bool]]:
+    def totals(self, batches: Iterable[AnyBatch], requests: Sequence[bool] = ()) -> tuple[dict[str, int], list[bool]]:
         """Targets by name of all processes' batches, and whether any process makes each of the requests."""
         counted: dict[str, int] = defaultdict(int)
         for batch in batches:
@@ -102,7 +102,7 @@ class Updater:
         summed = self.processes.total(torch.tensor(mine, device=self.processes.device)).tolist()
         return dict(zip(names, summed, strict=False)), [count > 0 for count in summed[len(names) :]]
 
-    def __call__(self, micro_batches: Sequence[Batch], totals: Mapping[str, int]) -> Updated:
+    def __call__(self, micro_batches: Sequence[AnyBatch], totals: Mapping[str, int]) -> Updated:
         """Losses are sums over targets, divided once by their totals, so the gradient does not depend on how the rows
         were split over micro-batches and processes (but for an adversary that standardises each micro-batch). A
         gradient that is not finite stays, for a report, until `clear`. Raises torch.OutOfMemoryError."""
@@ -143,7 +143,7 @@ class Updater:
         means = {name: value / totals[name] for name, value in zip(names, summed, strict=True) if totals[name]}
         return Updated(means, sum(totals[name] for name in self.objective.tokens), norm_value, rate, taken)
 
-    def _gradient(self, micro_batches: Sequence[Batch], totals: Mapping[str, int]) -> dict[str, Tensor]:
+    def _gradient(self, micro_batches: Sequence[AnyBatch], totals: Mapping[str, int]) -> dict[str, Tensor]:
         parts = [part for batch in micro_batches for part in (batch.split(self.parts) if self.parts > 1 else [batch])]
         sums = {name: torch.zeros((), device=self.processes.device) for name in self.objective.names}
         for number, batch in enumerate(parts):

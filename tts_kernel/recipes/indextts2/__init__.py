@@ -2,6 +2,6 @@
 
 from tts_kernel.recipes.indextts2.judge import Judgement, judge
 from tts_kernel.recipes.indextts2.settings import Settings
-from tts_kernel.recipes.indextts2.train import Prepared, explain, prepare, train
+from tts_kernel.recipes.indextts2.train import Prepared, explain, prepare, train, trained_further
 
-__all__ = ["Judgement", "Prepared", "Settings", "explain", "judge", "prepare", "train"]
+__all__ = ["Judgement", "Prepared", "Settings", "explain", "judge", "prepare", "train", "trained_further"]

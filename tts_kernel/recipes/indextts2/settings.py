@@ -73,6 +73,7 @@ class Settings:
     grl_schedule: Ramp = "exponential"
     log_every: Count = 100  # optimiser steps
     validate_every: Count = 500
+    patience: Annotated[int, Field(ge=0)] = 0  # validations without a lower val/loss, then the run ends; 0: never
     save_every: Count = 500
     keep_checkpoints: Annotated[int, Field(ge=0)] = 3  # step_*.pth files
     keep_best: Annotated[int, Field(ge=0)] = 3  # weights of the lowest validation losses

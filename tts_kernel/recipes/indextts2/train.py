@@ -6,6 +6,7 @@ import logging
 import zlib
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def prepare(settings: Settings, run: Run) -> Prepared:
     ConfigError, and ValueError for a device or precision that is not there."""
     check_processes(settings.processes, settings.device)
     autocast(choose_device(settings.device), settings.precision)
-    asked, settings = settings, demo.fill_in(settings, lambda base, run: train(prepare(base, run), run))
+    asked, settings = settings, filled_in(settings)
     sizes = base_config(settings)
     corpus = open_corpus(settings, sizes, run)
     plan = BatchPlan(
@@ -100,6 +101,18 @@ def prepare(settings: Settings, run: Run) -> Prepared:
     horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
     config = stage_config(settings, sizes, len(corpus.mapping))
     return Prepared(asked, settings, corpus, config, plan, horizon)
+
+
+def filled_in(settings: Settings) -> Settings:
+    """With the demo's folder and base checkpoint where no data was named; both are made on first use."""
+    return demo.fill_in(settings, lambda base, run: train(prepare(base, run), run))
+
+
+def trained_further(settings: Settings, *, ours: bool) -> dict[str, Any]:
+    """What changes beside base_checkpoint, by name, in the settings of a run that is to be trained on from one of its
+    own checkpoints; `ours` where config.yaml lies beside it, and its vocabulary is the run's."""
+    changes = {"data": filled_in(settings).data}
+    return changes | {"model_config": "", "base_tokenizer": settings.tokenizer} if ours else changes
 
 
 def train(prepared: Prepared, run: Run, processes: Processes | None = None) -> Outcome:
@@ -253,6 +266,8 @@ def explain(outcome: Outcome, prepared: Prepared, run: Run) -> str:
             f"     extracts more mels and brings {MEL_MANIFEST} up to date\n"
             f"  2. run_name {run.name} goes on at the first pair not yet seen"
         )
+    elif outcome.status == "stopped early":
+        text += f". val/loss had not fallen for {prepared.settings.patience} validations; best_model.pth has the lowest"
     elif outcome.status == "step limit reached":
         text += f". run_name {run.name} with a higher max_steps goes on"
     return text
