@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.data.measure import ROOT
 from benchmarks.recovery import figures
 from benchmarks.recovery.measure import judge_all, read_all
+from benchmarks.recovery.recommend import agreements
 from benchmarks.recovery.report import Summary, render
 
 SEED = 1_000_000  # of the page; while thresholds are set, use others
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     reads = read_all(options.seed, options.each)
     phases = judge_all(options.seed, options.phases)
+    same = agreements(options.seed, options.each)
     pictures = {"examples": figures.examples(options.seed + EXAMPLES), "onset": figures.onsets(reads)}
     pictures["phase_1"] = figures.judgements(phases)
     for folder in (options.images, options.output.parent):
@@ -42,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, figure in pictures.items():
         figure.savefig(options.images / f"recovery_{name}.png")
     date, images = f"{datetime.now(UTC):%Y-%m-%d %H:%M}", os.path.relpath(options.images, options.output.parent)
-    options.output.write_text(render(reads, phases, options.seed, date, images), encoding="utf-8")
+    options.output.write_text(render(reads, phases, same, options.seed, date, images), encoding="utf-8")
     met = Summary.of(reads).met
     for what, reached in met.items():
         log.info("%s: %s", "met" if reached else "missed", what)

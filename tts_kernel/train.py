@@ -84,7 +84,8 @@ def read(path: Path, changes: dict[str, str]) -> tuple[ModuleType, Any]:
     values |= {name: yaml.safe_load(value) for name, value in changes.items()}
     name = str(values.pop("recipe", ""))
     near = nearest_recipe(name)
-    problems = []
+    problems: list[str] = []
+    recipe: ModuleType | None = None
     try:
         recipe = recipe_named(name)
     except SettingsError as error:

@@ -13,7 +13,8 @@ HEALTHY, DAMAGED = 30, 60  # steps
 
 
 def damage(bench: Bench, name: str = "voice", **changes: Any) -> Run:
-    """Sixty updates, the second half at 300 times the rate; checkpoints of steps 40, 50 and 60 are left."""
+    """Sixty updates, the second half at 1,000 times the rate; checkpoints of steps 40, 50 and 60 are left, the
+    others lie beside the runs."""
     common: dict[str, Any] = {
         "stage": 3,
         "train_manifest": "gpt_pairs_train.jsonl",
@@ -27,11 +28,11 @@ def damage(bench: Bench, name: str = "voice", **changes: Any) -> Run:
         **changes,
     }
     bench.train(name, max_steps=HEALTHY, **common)
-    bench.train(name, max_steps=DAMAGED, **{**common, "learning_rate": 0.3})
+    bench.train(name, max_steps=DAMAGED, **{**common, "learning_rate": 1.0})
     run = bench.run(name)
     for path in run.checkpoints.glob("*.pth"):
         if path.name.startswith(("best", "top")) or path.name in ("step_00010.pth", "step_00020.pth", "step_00030.pth"):
-            path.unlink()
+            path.rename(bench.folder / path.name)
     return run
 
 

@@ -68,7 +68,7 @@ def test_phase_1_that_passes_is_followed_by_phase_2_and_the_damaged_run_stays_as
     assert contents(runs / "voice") == before
     first, second = (json.loads((runs / name / "settings.json").read_text(encoding="utf-8")) for name in ending.runs)
     rate = decision.damaged.diagnosis.facts.learning_rate
-    assert rate == 0.3
+    assert rate == 1.0
     assert (first["learning_rate"], second["learning_rate"]) == pytest.approx((rate / 20, rate / 10))
     assert (first["max_steps"], second["max_steps"], first["grad_clip"]) == (12, 4, 0.5)
     assert first["base_checkpoint"] == str(decision.choice.named("phased").option.start.path)  # type: ignore[union-attr]
@@ -90,7 +90,7 @@ def test_phase_1_that_fails_is_followed_by_a_restart_and_the_old_run_lies_in_the
     (old,) = runs.glob("voice-backup-*")
     assert contents(old) == before
     anew = json.loads((runs / "voice" / "settings.json").read_text(encoding="utf-8"))
-    assert (anew["learning_rate"], anew["batch_size"], anew["max_steps"]) == (pytest.approx(0.3 / 4), 10, 4)
+    assert (anew["learning_rate"], anew["batch_size"], anew["max_steps"]) == (pytest.approx(1.0 / 4), 10, 4)
     assert anew["base_checkpoint"] == json.loads((old / "settings.json").read_text())["base_checkpoint"]
     assert Run(runs / "voice").last("val/loss") > 0
 
@@ -156,11 +156,10 @@ def test_a_restart_killed_around_its_move_finishes_it_once(
 
 
 def test_a_rewind_starts_from_the_healthy_checkpoint_in_a_run_of_its_own(bench: Bench, runs: Path) -> None:
-    healthy = runs / "voice" / "checkpoints" / "step_00040.pth"
-    shutil.copy(healthy, runs / "voice" / "checkpoints" / "step_00028.pth")
-    decision = decided(runs)
-    start = decision.choice.named("rewind").option.start
+    shutil.copy(bench.folder / "step_00020.pth", runs / "voice" / "checkpoints")
+    start = decided(runs).choice.named("rewind").option.start
     assert start is not None
+    assert (start.step, start.state) == (20, "healthy")
     ending = decided(runs, "other", decision="rewind").carry_out()
     assert ending is not None
     assert ending.runs == ("other-rewind",)

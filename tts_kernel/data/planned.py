@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
 
 from tts_kernel.data.sampler import PlannedBatch, Position
@@ -12,6 +13,9 @@ from tts_kernel.data.sampler import PlannedBatch, Position
 
 class AnyBatch(Protocol):
     """One padded batch."""
+
+    @property
+    def ids(self) -> list[str]: ...
 
     @property
     def position(self) -> Position | None:
@@ -36,7 +40,7 @@ class Plan(Protocol):
     """Which rows form which batch; equal plans give equal batches."""
 
     @property
-    def rows(self) -> Sequence[int]:
+    def rows(self) -> np.ndarray:
         """That are trained on, available or not."""
 
     @property

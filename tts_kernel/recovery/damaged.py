@@ -58,15 +58,15 @@ def open_damaged(asked: Settings, moved_to: Path | None = None) -> Damaged:
         checkpoints=project_path(asked.checkpoints) if asked.checkpoints else None,
         given=asked.given(),
     )
-    folder = path if path.is_dir() else path.parent
-    return Damaged(diagnosis, folder, ours, recipe, settings, problem, problem or _no_restart(asked, settings))
+    folder = path.parent if path.is_file() else path
+    return Damaged(diagnosis, folder, ours, recipe, settings, problem, _no_restart(asked, settings))
 
 
 def find_run(name: str) -> Path:
     """A folder or file as users name it: a run of runs/, else a path."""
     if not name:
         raise SettingsError("damaged_run: found empty, expected the name of a run in runs/, its folder or its log file")
-    if "/" not in name and (runs_folder() / name).exists():
+    if "/" not in name and not project_path(name).exists():
         check_run_name(name)
         return runs_folder() / name
     return project_path(name)
@@ -78,10 +78,11 @@ def restart_base(asked: Settings, settings: Any) -> str:
 
 
 def _no_restart(asked: Settings, settings: Any) -> str:
-    base = restart_base(asked, settings)
+    """Of a run whose settings nobody has said, a restart is advised as of any other, and refused when it is begun."""
+    base = restart_base(asked, settings) if settings is not None else asked.base_checkpoint
     if base and not project_path(base).is_file():
         return f"base checkpoint {base}: no such file; set base_checkpoint to the one that the run began from"
-    if not base and settings.data and not getattr(settings, "model_config", ""):
+    if settings is not None and not base and settings.data and not getattr(settings, "model_config", ""):
         return "no base checkpoint is named; set base_checkpoint to the file that the run began from"
     return ""
 

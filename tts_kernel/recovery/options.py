@@ -20,8 +20,19 @@ from tts_kernel.recovery.survivors import Survivor
 Name = Literal["continue", "lower rate", "rewind", "phased", "restart"]
 Source = Literal["prior", "rule of thumb", "measured", "yours"]
 
-# Factors on the damaged run's rate: 1e-6, 2e-6 and 5e-6 of 2e-5.
-PHASE_1_RATE, PHASE_2_RATE, RESTART_RATE = 1 / 20, 1 / 10, 1 / 4
+
+@dataclass(frozen=True)
+class Rates:
+    """Factors on the damaged run's rate."""
+
+    phase_1: float
+    phase_2: float
+    restart: float
+    says: str  # of what the restart's is
+
+
+BY_GUIDE = Rates(1 / 20, 1 / 10, 1 / 4, "a quarter of the rate that did the damage")  # 1e-6, 2e-6 and 5e-6 of 2e-5
+LOWER = 0.7  # a rate at the best below this share of the damage's is one that was healthy
 PHASE_1_POINTS = 50  # logged points, over which phase 1 is judged: 5,000 steps at one each 100
 PHASE_1_WARMUP, PHASE_2_WARMUP, RESTART_WARMUP = 0.6, 1.0, 2.0  # of phase 1's steps: 3,000, 5,000 and 10,000
 MOST_WARMUP = 0.1  # of a later phase
@@ -113,6 +124,7 @@ class _Plan:
         horizon = self.facts.horizon or self.facts.steps_per_epoch
         self.horizon = round(horizon) if horizon else max(2 * self.step, 1)  # unknown: as much again
         self.phase_1 = phase_1_steps or PHASE_1_POINTS * log_interval(self.course)
+        self.rates = rates_of(diagnosis)
         self.healthy = [one for one in diagnosis.survivors if one.state == "healthy"]
         self.start = phase_1_start(diagnosis.survivors)
         self.best = self.course.best.value if self.course.best else None
@@ -131,6 +143,19 @@ class _Plan:
     def left(self, step: int) -> int:
         """Updates from a step to the end of what was planned; at least phase 1's where that is behind."""
         return max(self.horizon - step, self.phase_1)
+
+
+def rates_of(diagnosis: Diagnosis) -> Rates:
+    """The guide's, or, where the log shows that the run was well at a lower rate before it was damaged, that rate: all
+    of it for a restart, a half and a quarter for damaged weights."""
+    rates, best, peak = diagnosis.history["train/lr"].finite(), diagnosis.course.best, diagnosis.facts.learning_rate
+    if best is None or not peak or not len(rates):
+        return BY_GUIDE
+    well = rates.values[(rates.steps >= best.first) & (rates.steps <= best.last)]
+    share = float(np.max(well, initial=0.0)) / peak
+    if not 0 < share < LOWER:
+        return BY_GUIDE
+    return Rates(share / 4, share / 2, share, f"the rate {share * peak:.3g}, at which the run was well")
 
 
 def log_interval(course: Course) -> int:
@@ -170,8 +195,8 @@ def _lower_rate(plan: _Plan, foreign: bool) -> Option:
     loss = _recovered(plan, newest.loss if newest else plan.level)
     return Option(
         "lower rate",
-        "Continue at a tenth of the rate",
-        (plan.leg("continue", plan.left(plan.step), PHASE_2_RATE, plan.phase_1),),
+        "Continue at a lower rate",
+        (plan.leg("continue", plan.left(plan.step), plan.rates.phase_2, plan.phase_1),),
         newest,
         Chance(value, low, high, "rule of thumb", f"the newest checkpoint is {state}"),
         loss,
@@ -185,7 +210,7 @@ def _lower_rate(plan: _Plan, foreign: bool) -> Option:
 def _rewind(plan: _Plan) -> Option:
     start = min(plan.healthy, key=lambda one: np.inf if one.loss is None else one.loss, default=None)
     step = start.step or 0 if start else 0
-    leg = plan.leg("rewind", plan.left(step), RESTART_RATE, plan.phase_1)
+    leg = plan.leg("rewind", plan.left(step), plan.rates.restart, plan.phase_1)
     onset = plan.course.onset
     if onset and start and step < onset.first:
         says, values = "its checkpoint is from before the damage began", (0.8, 0.65, 0.9)
@@ -200,7 +225,7 @@ def _rewind(plan: _Plan) -> Option:
         Chance(*values, "rule of thumb", says),
         _scaled(plan.best),
         _RIGHT_RATE,
-        (f"keeps {step:,} steps of training", "a quarter of the rate that did the damage"),
+        (f"keeps {step:,} steps of training", plan.rates.says),
         ("the optimiser begins anew, with a warm-up",),
         impossible,
     )
@@ -210,8 +235,8 @@ def _phased(plan: _Plan) -> Option:
     start = plan.start
     step = start.step or 0 if start else 0
     state = start.state if start else "unknown"
-    first = plan.leg("phase 1", plan.phase_1, PHASE_1_RATE, PHASE_1_WARMUP * plan.phase_1)
-    second = plan.leg("phase 2", plan.left(step + plan.phase_1), PHASE_2_RATE, PHASE_2_WARMUP * plan.phase_1)
+    first = plan.leg("phase 1", plan.phase_1, plan.rates.phase_1, PHASE_1_WARMUP * plan.phase_1)
+    second = plan.leg("phase 2", plan.left(step + plan.phase_1), plan.rates.phase_2, PHASE_2_WARMUP * plan.phase_1)
     chances = {
         "rising": Chance(0.45, 0.4, 0.5, "prior", "the guide's, for a checkpoint saved while the loss was rising"),
         "healthy": Chance(0.7, 0.55, 0.85, "rule of thumb", "the checkpoint is healthy; rewinding to it says more"),
@@ -237,10 +262,9 @@ def _phased(plan: _Plan) -> Option:
 
 def _restart(plan: _Plan, impossible: str) -> Option:
     leg = plan.leg(
-        "restart", -(-plan.horizon // RESTART_BATCH), RESTART_RATE, RESTART_WARMUP * plan.phase_1, RESTART_BATCH
+        "restart", -(-plan.horizon // RESTART_BATCH), plan.rates.restart, RESTART_WARMUP * plan.phase_1, RESTART_BATCH
     )
-    improved = plan.course.best is not None and len(plan.course.trend) and plan.best < float(plan.course.trend[0])
-    if improved:
+    if plan.best is not None and plan.best < float(plan.course.trend[0]):
         chance = Chance(0.85, 0.8, 0.9, "prior", "the guide's; this run did learn before it was damaged")
     else:
         chance = Chance(0.5, 0.3, 0.7, "rule of thumb", "this run never learned: data or settings may be at fault")
@@ -252,7 +276,7 @@ def _restart(plan: _Plan, impossible: str) -> Option:
         chance,
         _scaled(plan.best),
         _RIGHT_RATE,
-        ("the best final loss", "no damage is carried along"),
+        ("the best final loss", "no damage is carried along", plan.rates.says),
         (f"{plan.step:,} steps of training are given up", f"batches {RESTART_BATCH} times as large: more memory"),
         impossible,
     )

@@ -19,7 +19,7 @@ from tts_kernel.recovery.choice import ChoiceError
 from tts_kernel.recovery.course import read_course
 from tts_kernel.recovery.damaged import Damaged, restart_base
 from tts_kernel.recovery.history import History, read_history
-from tts_kernel.recovery.journal import Journal
+from tts_kernel.recovery.journal import By, Journal
 from tts_kernel.recovery.judgement import GuideScore, RobustEstimate, disagreement, guide_score, robust_estimate
 from tts_kernel.recovery.options import Leg, Option
 from tts_kernel.recovery.settings import Settings
@@ -118,7 +118,7 @@ def make_plan(option: Option, restart: Option, damaged: Damaged, asked: Settings
 
 
 def carry_out(
-    plan: Plan, damaged: Damaged, asked: Settings, journal: Journal, by: str, watch: Watch | None = None
+    plan: Plan, damaged: Damaged, asked: Settings, journal: Journal, by: By, watch: Watch | None = None
 ) -> Ending:
     """Train, judge, and train on, from wherever the journal stands. Raises RunError while a live process still writes
     the damaged run, BackupError before anything is moved, and what training raises; RunInterrupted where it was
@@ -150,8 +150,9 @@ def judge_phase_1(history: History, damaged: Damaged, asked: Settings, option: O
     """By both rules; `judged_by` says which counts."""
     metric, target = damaged.diagnosis.metric, option.loss.high if option.loss else None
     series, validation = history[metric], history["val/loss"]
-    known = option.start is not None and option.start.loss is not None
-    begun = option.start.loss if known else float(series.finite().values[:5].mean())
+    begun = option.start.loss if option.start else None
+    if begun is None:
+        begun = float(series.finite().values[:5].mean())
     score = guide_score(series.values, validation.values)
     held = validation if len(validation) else None
     estimate = robust_estimate(series, validation=held, start=begun, target=target)

@@ -1,9 +1,9 @@
 """The rises of a trend: where the level leaves its lowest by more than noise explains, and whether it comes back.
 
 Everything is counted in bins of the trend. A rise is over when the level has come back to within what noise explains
-above the low it began from, or to within a fifth of its height and of all that had been learned before. What is still up
-at the end has lasted when it is old enough to be told from a spike and is not on its way down: falling so fast that it
-would be back before it has been up for twice as long.
+above the low it began from, or to within a fifth of its height and of all that had been learned before. What is still
+up at the end has lasted when it is old enough to be told from a spike and is not on its way down: falling so fast that
+it would be back before it has been up for twice as long.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def _look_at(path: Path, course: Course | None) -> Survivor:
         verdict: tuple[State, str] = ("ruined", f"{len(lost):,} of its tensors hold values that are not finite")
     else:
         written = content.get("written")
-        verdict = _judge(course, step, not isinstance(written, Mapping) or bool(written.get("healthy", True)))
+        verdict = state_at(course, step, not isinstance(written, Mapping) or bool(written.get("healthy", True)))
     return Survivor(path, kind, step, *verdict, loss, above, resumable, size)
 
 
@@ -115,7 +115,7 @@ def _outside(course: Course, step: int) -> bool:
     return not len(steps) or step > steps[-1] + max(_OUTSIDE * (steps[-1] - steps[0]), 1) or step < 0
 
 
-def _judge(course: Course | None, step: int | None, healthy: bool) -> tuple[State, str]:
+def state_at(course: Course | None, step: int | None, healthy: bool) -> tuple[State, str]:
     """By the loss at its step; `healthy` is what the file says of its own writing."""
     if course is None or course.best is None:
         return "unknown", "no history that tells how the loss went"
@@ -139,6 +139,8 @@ def _judge(course: Course | None, step: int | None, healthy: bool) -> tuple[Stat
     for spell in course.spikes:
         if spell.first <= step <= spell.last:
             return "rising", f"saved within a spike, steps {spell.first:,} to {spell.last:,}"
+    if course.shape == "rising" and step > best.last and above > _APART * error:
+        return "rising", f"the loss was {level:.4g}, {above:.4g} above the best, and has not come back yet"
     if not healthy:
         return "rising", "saved while the loss was spiking, as it says itself"
     where = "before the damage" if course.onset is not None else "the run shows no lasting damage"

@@ -228,7 +228,7 @@ class Trainer:
         begun = (self.run.folder / "metrics.jsonl").exists()  # also by a session that died before its first checkpoint
         with ExitStack() as stack:
             stack.push(self._close_checkpoints)
-            stop = stack.enter_context(stop_requests(self.run.folder / "stop"))
+            stop = stack.enter_context(stop_requests(self.run.stop_file))
             silent = {} if self.processes.main else {"disable": True}
             shown = {"desc": self.run.name, "unit": "step", "mininterval": 1.0}
             bar = stack.enter_context(tqdm(total=self.last_step, initial=self.now.step, **shown, **silent))

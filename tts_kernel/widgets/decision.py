@@ -153,7 +153,7 @@ def _hours(axis: Axes, choice: Choice) -> None:
         axis.axvline(choice.break_even, color=GREY, linestyle=":", label=f"break-even, {choice.break_even:.0%}")
     axis.set(xlabel="chance that phase 1 succeeds", ylim=(0, None))
     axis.set_ylabel("hours" if known else "time, restart = 1")
-    axis.legend(fontsize=8, frameon=False, loc="lower left")
+    axis.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def _chances(axis: Axes, rows: list[Weighed]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.pipeline.written import WORDS, encoded, lengths_of, pipeline, row, rows
-from tts_kernel.data.pipeline import PipelineError, PipelinePlan
+from tests.data.pipeline.written import WORDS, encoded, lengths_of, pipeline, row, rows, write_shards
+from tts_kernel.data.pipeline import Encoder, PipelineError, PipelinePlan, read_lengths
 from tts_kernel.data.pipeline.batches import PipelineDataset, VoiceBatch, at_24k
 from tts_kernel.data.pipeline.processors import Padding, ParseEmbedding
 from tts_kernel.data.sampler import PlannedBatch, Position
+from tts_kernel.text.tokenizer import train_tokenizer
 
 
 def dataset(folder: Path, *given: dict[str, Any], kind: type[Any] | None = None, **values: object) -> PipelineDataset:
@@ -96,6 +98,14 @@ def test_audio_that_differs_from_its_header_is_refused(tmp_path: Path) -> None:
     data.lengths = replace(data.lengths, samples=data.lengths.samples + 960)
     with pytest.raises(PipelineError, match=r"a: its audio has 48,000 samples .* the header says 48,960"):
         data.spoken(0)
+
+
+def test_the_data_go_to_a_worker_process_of_any_start_method(tmp_path: Path) -> None:
+    encoder = Encoder.of(train_tokenizer(["x xx xxx xxxx xxxxx"], tmp_path / "bpe.model", 8).path)
+    data = PipelineDataset(pipeline(), read_lengths(write_shards(tmp_path, rows(2)), encoder), encoder)
+    there = pickle.loads(pickle.dumps(data))
+    torch.testing.assert_close(batch_of(there).mel, batch_of(data).mel)
+    assert there.spoken(1).text_tokens.tolist() == data.spoken(1).text_tokens.tolist()
 
 
 def test_parts_of_a_batch_are_the_batch(tmp_path: Path) -> None:

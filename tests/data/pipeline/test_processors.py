@@ -55,6 +55,7 @@ def test_every_problem_is_in_one_error() -> None:
         ([BATCH, BATCH], "batch: named twice"),
         ([("filter", {}), ("parquet_opener", {}), BATCH], "parquet_opener: expected first"),
         ([("filter", {"min_length": 10, "max_length": 5}), BATCH], "min_length and max_length: found 10 and 5"),
+        ([("shuffle", {"shuffle_size": 1}), BATCH], "shuffle_size: found 1"),
         ([("filter", ["max_length"]), BATCH], "expected settings by name"),
         ([("resample", {"resample_rate": 22050}), BATCH], "resample_rate: found 22050"),
     ],

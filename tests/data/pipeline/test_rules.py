@@ -84,37 +84,42 @@ def test_only_low_rates_that_would_be_resampled_are_dropped() -> None:
 
 
 def test_shuffling_loses_and_repeats_nothing_and_moves_no_row_further_ahead_than_its_window() -> None:
-    rows = rules.shuffled(range(103), 20, random.Random(3))
+    rows = rules.shuffled(np.arange(103), 20, random.Random(3))
     assert sorted(rows) == list(range(103))
-    assert rows != list(range(103))
+    assert rows.tolist() != list(range(103))
     assert max(row - place for place, row in enumerate(rows)) < 20
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 7, 100])
+def test_any_window_shuffles_any_number_of_rows(size: int) -> None:
+    for count in (0, 1, 6, 7, 8):
+        assert sorted(rules.shuffled(np.arange(count), size, random.Random(0))) == list(range(count))
 
 
 def test_a_run_is_sorted_and_equal_lengths_stay_in_their_order() -> None:
     frames = np.array([5, 3, 5, 1, 9, 2, 2])
-    assert rules.in_sorted_runs(range(7), frames, 4) == [3, 1, 0, 2, 5, 6, 4]
+    assert rules.in_sorted_runs(np.arange(7), frames, 4).tolist() == [3, 1, 0, 2, 5, 6, 4]
 
 
 def test_dynamic_batches_stay_within_the_limit_and_a_longer_row_is_alone() -> None:
-    generator = np.random.default_rng(0)
-    frames = generator.integers(10, 500, 200)
-    batches = rules.dynamic_batches(list(range(200)), frames, 400)
-    assert [row for batch in batches for row in batch] == list(range(200))
-    for batch in filter(None, batches):
-        assert frames[batch].max() * len(batch) <= 400 or len(batch) == 1
-    for batch, following in pairwise(batches):
-        if batch:
-            more = [*batch, following[0]]
-            assert frames[more].max() * len(more) > 400
+    frames = np.random.default_rng(0).integers(10, 500, 200)
+    frames[0] = 20
+    ends = rules.dynamic_ends(frames, 400)
+    assert ends[-1] == 200
+    for start, end in pairwise([0, *ends]):
+        assert frames[start:end].max() * (end - start) <= 400 or end - start == 1
+        if end < 200:
+            assert frames[start : end + 1].max() * (end + 1 - start) > 400
 
 
 def test_a_first_row_beyond_the_limit_comes_after_an_empty_batch() -> None:
-    assert rules.dynamic_batches([0, 1], np.array([500, 10]), 400) == [[], [0], [1]]
+    assert rules.dynamic_ends(np.array([500, 10]), 400).tolist() == [0, 1, 2]
 
 
 def test_static_batches_keep_the_last_smaller_one() -> None:
-    assert rules.static_batches(list(range(5)), 2) == [[0, 1], [2, 3], [4]]
-    assert rules.static_batches([], 2) == rules.dynamic_batches([], np.zeros(0, int), 5) == []
+    assert rules.static_ends(5, 2).tolist() == [2, 4, 5]
+    assert rules.static_ends(4, 2).tolist() == [2, 4]
+    assert rules.static_ends(0, 2).tolist() == rules.dynamic_ends(np.zeros(0, int), 5).tolist() == []
 
 
 @pytest.mark.parametrize("epoch", [0, 3])

@@ -42,6 +42,7 @@ def test_a_file_decides_instead_of_the_settings(tmp_path: Path) -> None:
         ({"try_frames": "400, many"}, "try_frames: found '400, many'"),
         ({"try_text_tokens": "0"}, "try_text_tokens: found '0'"),
         ({"utterances": 3, "data": "here"}, "utterances and data: found 3 and 'here'"),
+        ({"shuffle_size": 1}, "shuffle_size: found 1"),
         ({"data": "here"}, "tokenizer: not given"),
         ({"batch_type": "other"}, "batch_type: found 'other'"),
         ({"min_kept": 2.0}, "min_kept: found 2.0"),

@@ -98,13 +98,13 @@ def count(
         if isinstance(processor, ParquetOpener | Filter | Resample):
             rows, drops, note = _dropped(processor, lengths, rows)
         elif isinstance(processor, Shuffle):
-            rows = np.array(rules.shuffled(rows.tolist(), processor.shuffle_size, generator), dtype=np.int64)
+            rows = rules.shuffled(rows, processor.shuffle_size, generator)
         elif isinstance(processor, Sort):
-            rows = np.array(rules.in_sorted_runs(rows.tolist(), frames, processor.sort_size), dtype=np.int64)
+            rows = rules.in_sorted_runs(rows, frames, processor.sort_size)
         elif isinstance(processor, Batching):
-            batches = _batches(processor, rows, frames)
-            empty_first = bool(batches) and not batches[0]
-            ends = np.cumsum([len(batch) for batch in batches[empty_first:]], dtype=np.int64)
+            ends = _ends(processor, frames[rows])
+            empty_first = bool(len(ends)) and bool(ends[0] == 0)
+            ends = ends[1:] if empty_first else ends
             note = f"{len(ends):,} batches"
         accounts.append(Account(NAMES[type(processor)], entered, len(rows), drops, note))
     told = Accounts(tuple(accounts), _lost_speakers(pipeline, lengths, rows))
@@ -125,10 +125,11 @@ def _dropped(
     return rows[kept], tuple(drops), note
 
 
-def _batches(processor: Batching, rows: np.ndarray, frames: np.ndarray) -> list[rules.Rows]:
+def _ends(processor: Batching, frames: np.ndarray) -> np.ndarray:
+    """(rows,) mel frames in order -> (batches,) where each batch ends."""
     if processor.batch_type == "static":
-        return rules.static_batches(rows.tolist(), processor.batch_size)
-    return rules.dynamic_batches(rows.tolist(), frames, processor.max_frames_in_batch)
+        return rules.static_ends(len(frames), processor.batch_size)
+    return rules.dynamic_ends(frames, processor.max_frames_in_batch)
 
 
 def _lost_speakers(pipeline: Pipeline, lengths: Lengths, kept: np.ndarray) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ class ParseEmbedding:
 class Shuffle:
     """Collect so many rows, shuffle, hand on the first half."""
 
-    shuffle_size: Size = 10_000
+    shuffle_size: Annotated[int, Field(ge=2)] = 10_000  # of 1 nothing would ever be handed on
 
 
 @checked_dataclass(frozen=True, config=STRICT)

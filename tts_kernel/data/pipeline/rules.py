@@ -6,15 +6,12 @@ Source: FunAudioLLM/CosyVoice, dataset/processor.py and dataset/dataset.py, by t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from tts_kernel.data.pipeline.accounts import Drop, first_names
 from tts_kernel.data.pipeline.lengths import RATE, UNREADABLE, Lengths
 from tts_kernel.data.pipeline.processors import Filter, Resample
-
-Rows = list[int]
 
 
 def opened(lengths: Lengths) -> tuple[np.ndarray, list[Drop]]:
@@ -91,46 +88,48 @@ def _drops(
     return kept, drops
 
 
-def shuffled(rows: Iterable[int], size: int, generator: random.Random) -> Rows:
-    """Collect `size` rows, shuffle, hand on the first half and keep the second; what is left at the end likewise."""
-    held: Rows = []
-    out: Rows = []
-    for row in rows:
-        held.append(row)
-        if len(held) >= size:
-            generator.shuffle(held)
-            out += held[: size // 2]
-            held = held[size // 2 :]
+def shuffled(rows: np.ndarray, size: int, generator: random.Random) -> np.ndarray:
+    """Collect `size` rows, shuffle, hand on the first half, keep the second; at the end shuffle the rest."""
+    held: list[int] = []
+    out: list[int] = []
+    waiting = rows.tolist()
+    place = 0
+    while len(waiting) - place >= size - len(held):
+        taken = size - len(held)
+        held += waiting[place : place + taken]
+        place += taken
+        generator.shuffle(held)
+        out += held[: size // 2]
+        held = held[size // 2 :]
+    held += waiting[place:]
     generator.shuffle(held)
-    return out + held
+    return np.array(out + held, dtype=np.int64)
 
 
-def in_sorted_runs(rows: Sequence[int], frames: np.ndarray, size: int) -> Rows:
+def in_sorted_runs(rows: np.ndarray, frames: np.ndarray, size: int) -> np.ndarray:
     """Runs of `size` rows, each sorted by frames, shortest first; equal ones stay in their order."""
-    order = np.asarray(rows, dtype=np.int64)
-    runs = [order[start : start + size] for start in range(0, len(order), size)]
-    return [int(row) for run in runs for row in run[np.argsort(frames[run], kind="stable")]]
+    runs = np.arange(len(rows)) // size
+    return rows[np.lexsort((frames[rows], runs))]
 
 
-def dynamic_batches(rows: Sequence[int], frames: np.ndarray, limit: int) -> list[Rows]:
-    """Append while (longest, the new row included) * (rows, the new one included) stays within `limit` mel frames. A
-    row beyond the limit becomes a batch of its own; if it comes first, an EMPTY batch comes before it, as in the
-    reference, whose padding then fails."""
-    batches: list[Rows] = []
-    batch: Rows = []
-    longest = 0
-    for row, length in zip(rows, frames[np.asarray(rows, dtype=np.int64)].tolist(), strict=True):
-        longest = max(longest, length)
-        if longest * (len(batch) + 1) > limit:
-            batches.append(batch)
-            batch, longest = [], length
-        batch.append(row)
-    return [*batches, batch] if batch else batches
+def dynamic_ends(frames: np.ndarray, limit: int) -> np.ndarray:
+    """(rows,) mel frames in order -> (batches,) places where a batch ends: a row is appended while (longest, itself
+    included) * (rows, itself included) stays within `limit`. A row beyond the limit becomes a batch of its own; if it
+    comes first, a batch that ends at 0 comes before it, as in the reference, whose padding then fails."""
+    ends: list[int] = []
+    start = longest = 0
+    for place, length in enumerate(frames.tolist()):
+        if length > longest:
+            longest = length
+        if longest * (place + 1 - start) > limit:
+            ends.append(place)
+            start, longest = place, length
+    return np.array([*ends, len(frames)] if len(frames) else ends, dtype=np.int64)
 
 
-def static_batches(rows: Sequence[int], size: int) -> list[Rows]:
-    """`size` rows each; the last one may have fewer."""
-    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+def static_ends(rows: int, size: int) -> np.ndarray:
+    """Places where batches of `size` rows end; the last one may have fewer."""
+    return np.minimum(np.arange(size, rows + size, size), rows)
 
 
 def padded_order(batch: np.ndarray, frames: np.ndarray) -> np.ndarray:

@@ -51,6 +51,8 @@ class CountSettings:
     @model_validator(mode="after")
     def _consistent(self) -> CountSettings:
         problems = []
+        if self.shuffle_size == 1:
+            problems.append("shuffle_size: found 1, expected 0 for none or 2 at least")
         if self.utterances and self.data:
             problems.append(f"utterances and data: found {self.utterances} and {self.data!r}; give one of them")
         if self.data and not self.tokenizer:

@@ -230,7 +230,9 @@ def _quiet(level: int) -> Iterator[None]:
 
 
 def _batches(trainer: Trainer) -> Iterator[Batch]:
-    yield from trainer.loader.batches(Position())
+    for batch in trainer.loader.batches(Position()):
+        assert isinstance(batch, Batch)
+        yield batch
 
 
 def _update(trainer: Trainer, batch: Batch) -> int:
