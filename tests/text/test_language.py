@@ -19,6 +19,7 @@ from tts_kernel.text.language import (
     detect,
     fits,
     letters,
+    spans,
 )
 
 
@@ -94,3 +95,37 @@ def test_a_claim_is_doubted_only_where_the_script_speaks_against_it() -> None:
     claims = ["ko", "ko", "ja", "ko", "ko", "fr", ""]
     found = fits(np.array(claims), count_classes(pa.array(texts)))
     np.testing.assert_array_equal(found, [True, False, True, False, True, True, True])
+
+
+@pytest.mark.parametrize(
+    ("text", "main", "parts"),
+    [
+        ("저는 iPhone을 샀어요.", "ko", ["ko 저는 ", "en iPhone", "ko 을 샀어요."]),
+        ('"Hi," 안녕!', "ko", ['en "Hi," ', "ko 안녕!"]),
+        ("你好 Bob", "zh", ["zh 你好 ", "en Bob"]),
+        ("日本語です", "zh", ["zh 日本語", "ja です"]),
+        ("日本語です", "en", ["ja 日本語です"]),
+        ("日本語 です", "en", ["zh 日本語 ", "ja です"]),
+        ("东京", "ja", ["ja 东京"]),
+        ("MP3와 4K", "ko", ["en MP3", "ko 와 ", "en 4K"]),
+        ("...", "ko", ["ko ..."]),
+        ("", "ko", []),
+    ],
+)
+def test_a_sentence_is_split_where_its_script_changes(text: str, main: str, parts: list[str]) -> None:
+    found = spans(text, main)
+    assert [f"{span.language} {text[span.start : span.end]}" for span in found] == parts
+    assert "".join(text[span.start : span.end] for span in found) == text
+
+
+def test_a_number_stays_whole_and_takes_the_language_around_it() -> None:
+    text = "iPhone 15 Pro 15개 5 kg"
+    whole = [(7, 9), (14, 16), (18, 22)]
+    parts = [(span.language, text[span.start : span.end]) for span in spans(text, "ko", whole)]
+    assert parts == [("en", "iPhone 15 Pro "), ("ko", "15개 5 kg")]
+
+
+def test_many_numbers_are_told_apart_in_linear_time() -> None:
+    text = "1 " * 20_000
+    whole = [(place, place + 1) for place in range(0, len(text), 2)]
+    assert len(spans(text, "ko", whole)) == 1

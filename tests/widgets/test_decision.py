@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import CorpusMaker
+from tests.recovery.damage import damage
 from tests.recovery.guide_case import make_case
+from tests.tiny_voice import LATENTS, Bench
 from tts_kernel.recovery.choice import Wishes, choose
 from tts_kernel.recovery.course import read_course
 from tts_kernel.recovery.decide import Decision, decide
 from tts_kernel.recovery.diagnosis import Diagnosis, diagnose
 from tts_kernel.recovery.history import History, Series
+from tts_kernel.recovery.journal import Journal
 from tts_kernel.recovery.judgement import guide_score, robust_estimate
 from tts_kernel.recovery.options import make_options
 from tts_kernel.recovery.phases import Verdict
@@ -121,3 +125,28 @@ def test_the_panel_says_why_nothing_can_be_started(decision: Decision) -> None:
     assert "recipe_settings" in panel.note.value
     assert not panel.start.disabled
     assert not decision.journal.decided
+
+
+@pytest.mark.slow
+def test_start_carries_out_what_the_panel_says_and_writes_the_same_journal(
+    tmp_path: Path, make_tiny_corpus: CorpusMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, make_tiny_corpus(latents=LATENTS))
+    damage(bench)
+    monkeypatch.setenv("TTS_KERNEL_RUNS", str(tmp_path / "runs"))
+    run = Run(tmp_path / "runs" / "choice")
+    run.folder.mkdir()
+    given = {"damaged_run": "voice", "phase_1_steps": 12, "max_steps": 2, "go_on_above": 0.0, "device": "cpu"}
+    panel = Panel(decide(Settings(run_name="choice", decision="report", **given), run))  # type: ignore[arg-type]
+    panel.way.value = "phased"
+    panel.dry.click()
+    assert "choice-phase1" in panel.note.value
+    assert not (tmp_path / "runs" / "choice-phase1").exists()
+    panel.start.click()
+    assert panel.working is not None
+    panel.working.join(120)
+    assert "ends at" in panel.note.value
+    journal = Journal(run)
+    assert (journal.decided, journal.content["by"]) == ("phased", "panel")
+    assert [journal.state(name)["state"] for name in ("phase 1", "judgement", "phase 2")] == ["done"] * 3
+    assert bytes(panel.progress.value).startswith(PNG)

@@ -1,1 +1,1 @@
-"""From text to token ids."""
+"""From text to token ids, and to phones with the features of a text encoder."""

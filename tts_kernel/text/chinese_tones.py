@@ -2,14 +2,15 @@
 
 A rule sees the tones that the dictionary gives, one word at a time, then across words. Tones are 1 to 4, and 5 for the
 neutral one.
-Source: Chao, A Grammar of Spoken Chinese (1968), sections 1.3.4 to 1.3.6; Duanmu, The Phonology of Standard Chinese
-(2007), chapter 11 (third tones, by word and then across words).
+Source: Chao, A Grammar of Spoken Chinese (1968), chapter 1; Duanmu, The Phonology of Standard Chinese (2007), on third
+tones: by word, then across words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 NEUTRAL = 5
 
@@ -23,28 +24,26 @@ class Syllable:
     length: int  # of its word
 
 
-# Words of two characters whose second one is always neutral
-_NEUTRAL_SECOND = frozenset(
-    "朋友 喜欢 东西 事情 衣服 先生 小姐 学生 大夫 护士 丈夫 妻子 孩子 父亲 母亲 亲戚 姑娘 媳妇 伙计 师傅 老婆 "
-    "眼睛 鼻子 耳朵 头发 眉毛 嘴巴 胳膊 指甲 脑袋 肚子 身子 舌头 骨头 拳头 "
-    "明白 清楚 知道 认识 告诉 商量 打听 打算 打扮 休息 收拾 招呼 照顾 帮助 答应 咳嗽 耽误 麻烦 "
-    "漂亮 便宜 舒服 暖和 凉快 热闹 干净 聪明 糊涂 老实 厉害 马虎 结实 合适 新鲜 容易 客气 痛快 利索 大方 "
-    "时候 早上 晚上 月亮 太阳 星星 云彩 地方 窗户 钥匙 玻璃 豆腐 粮食 点心 馒头 萝卜 西瓜 葡萄 石榴 黄瓜 核桃 "
-    "蘑菇 芝麻 烧饼 包子 饺子 "
-    "消息 意思 故事 名字 力气 脾气 精神 态度 本事 毛病 规矩 道理 关系 功夫 工夫 生意 买卖 笑话 动静 机灵 "
-    "行李 扫帚 抽屉 帐篷 灯笼 风筝 喇叭 棉花 石头 木头 砖头 罐头 枕头 念头 锄头 "
-    "我们 你们 他们 她们 它们 咱们 人们 什么 怎么 这么 那么 多么 "
-    "爸爸 妈妈 哥哥 姐姐 弟弟 妹妹 爷爷 奶奶 叔叔 伯伯 婶婶 舅舅 姑姑 公公 婆婆 娃娃 宝宝 "
-    "骆驼 狐狸 蛤蟆 苍蝇 刺猬 黄鼠 牲口 畜生 蚂蚱 鹌鹑 休息 部分 队伍 衙门 状元 秀才 裁缝 木匠 石匠 和尚 道士 "
-    "看见 听见 出来 出去 进来 进去 回来 回去 起来 上来 下去 下来".split()
-)
+# Words of two characters whose second one is neutral, beside those that end in 们, 子 or 头
+_NEUTRAL = """
+朋友 喜欢 东西 事情 衣服 先生 小姐 学生 大夫 护士 丈夫 父亲 母亲 亲戚 姑娘 媳妇 伙计 师傅 老婆 眼睛 耳朵 头发
+眉毛 嘴巴 胳膊 指甲 脑袋 明白 清楚 知道 认识 告诉 商量 打听 打算 打扮 休息 收拾 招呼 照顾 答应 咳嗽 耽误 麻烦
+漂亮 便宜 舒服 暖和 凉快 热闹 干净 聪明 糊涂 老实 厉害 马虎 结实 新鲜 客气 痛快 利索 大方 时候 早上 晚上 月亮
+太阳 星星 云彩 地方 窗户 钥匙 玻璃 豆腐 粮食 点心 萝卜 西瓜 葡萄 石榴 黄瓜 核桃 蘑菇 芝麻 烧饼 消息 意思 故事
+名字 力气 脾气 精神 态度 本事 毛病 规矩 道理 关系 功夫 工夫 生意 买卖 笑话 动静 机灵 行李 扫帚 抽屉 帐篷 灯笼
+风筝 喇叭 棉花 骆驼 狐狸 蛤蟆 苍蝇 刺猬 牲口 畜生 蚂蚱 鹌鹑 部分 队伍 衙门 状元 秀才 裁缝 木匠 石匠 和尚 道士
+什么 怎么 这么 那么 多么 看见 听见 出来 出去 进来 进去 回来 回去 起来 上来 下去 下来 爸爸 妈妈 哥哥 姐姐 弟弟
+妹妹 爷爷 奶奶 叔叔 伯伯 婶婶 舅舅 姑姑 公公 婆婆 娃娃 宝宝 看看 想想 说说 听听 走走 玩玩 尝尝 写写 读读 问问
+试试 坐坐 等等 找找 谈谈 聊聊 歇歇
+"""
+_NEUTRAL_SECOND = frozenset(_NEUTRAL.split())
 _SUFFIXES = frozenset("们子头")  # neutral at the end of a word of two or more, except:
-_FULL_SUFFIX = frozenset(
-    "男子 女子 王子 太子 孔子 老子 孟子 庄子 弟子 电子 原子 分子 粒子 离子 质子 中子 因子 君子 才子 天子 臣子 父子 母子 "
-    "鱼子 莲子 瓜子 种子 精子 卵子 游子 学子 赤子 带头 额头 街头 镜头 口头 巨头 山头 源头 埋头 低头 抬头 点头 摇头 回头 "
-    "钟头 年头 开头 心头 关头".split()
-)
-_REPEATED_VERBS = frozenset("看 想 说 听 走 玩 尝 写 读 问 试 坐 等 找 谈 聊 歇".split())  # 看看: the second is neutral
+_FULL = """
+男子 女子 王子 太子 孔子 老子 孟子 庄子 弟子 电子 原子 分子 粒子 离子 质子 中子 因子 君子 才子 天子 臣子 父子
+母子 鱼子 莲子 瓜子 种子 精子 卵子 游子 学子 赤子 带头 额头 街头 镜头 口头 巨头 山头 源头 埋头 低头 抬头 点头
+摇头 回头 钟头 年头 开头 心头 关头
+"""
+_FULL_SUFFIX = frozenset(_FULL.split())
 _DIGITS = frozenset("零〇一二三四五六七八九幺")
 _COUNTED_IN_ORDER = frozenset("月号日楼班级")
 
@@ -76,8 +75,6 @@ def _make_neutral(syllables: Sequence[Syllable], tones: list[int], start: int, e
         if pair in _NEUTRAL_SECOND:
             tones[start + at + 1] = NEUTRAL
     if len(word) > 1 and word[-1] in _SUFFIXES and word[-2:] not in _FULL_SUFFIX and word[-1] != word[-2]:
-        tones[end - 1] = NEUTRAL
-    if len(word) == 2 and word[0] == word[1] and word[0] in _REPEATED_VERBS:
         tones[end - 1] = NEUTRAL
 
 
@@ -117,7 +114,7 @@ def _third_tones(syllables: Sequence[Syllable], tones: list[int], words: Sequenc
         for first, last in _parts(syllables, start, end):
             _rise(tones, first, last)
         _rise(tones, start, end)
-    for (start, middle), (_, end) in zip(words, words[1:], strict=False):
+    for (start, middle), (_, end) in pairwise(words):
         if middle - start == 1 or end - middle == 1:
             _rise(tones, middle - 1, middle + 1)
 

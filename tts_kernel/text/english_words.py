@@ -31,16 +31,13 @@ _VOWELS = {
     "ɪ": "ih", "i": "iy", "oʊ": "ow", "ɔɪ": "oy", "ʊ": "uh", "u": "uw",
 }  # fmt: skip
 _STRESS = {"ˈ": 2, "ˌ": 3}
-_LETTERS = dict(
-    zip(
-        "abcdefghijklmnopqrstuvwxyz",
-        "ˈeɪ|b ˈi|s ˈi|d ˈi|ˈi|ˈɛ f|d͡ʒ ˈi|ˈeɪ t͡ʃ|ˈaɪ|d͡ʒ ˈeɪ|k ˈeɪ|ˈɛ l|ˈɛ m|ˈɛ n|ˈoʊ|p ˈi|k j ˈu|ˈɑ ɹ|ˈɛ s|t ˈi|j ˈu|v ˈi|"
-        "d ˈʌ b ə l j u|ˈɛ k s|w ˈaɪ|z ˈi".split("|"),
-        strict=True,
-    )
+_NAMES = (
+    "ˈeɪ|b ˈi|s ˈi|d ˈi|ˈi|ˈɛ f|d͡ʒ ˈi|ˈeɪ t͡ʃ|ˈaɪ|d͡ʒ ˈeɪ|k ˈeɪ|ˈɛ l|ˈɛ m|ˈɛ n|ˈoʊ|p ˈi|k j ˈu|ˈɑ ɹ|ˈɛ s|t ˈi|j ˈu|v ˈi|"
+    "d ˈʌ b ə l j u|ˈɛ k s|w ˈaɪ|z ˈi"
 )
-# Abbreviations that are also, or look like, words
-_SPELLED = frozenset("AI AM API AR BA CD CEO CPU DJ DVD EU FBI GPU HR ID IP IT LA MA OS PC PM PR TV UK UN US USA VR WHO".split())
+_LETTERS = dict(zip("abcdefghijklmnopqrstuvwxyz", _NAMES.split("|"), strict=True))
+_ABBREVIATIONS = "AI AM API AR BA CD CEO CPU DJ DVD EU FBI GPU HR ID IP IT LA MA OS PC PM PR TV UK UN US USA VR WHO"
+_SPELLED = frozenset(_ABBREVIATIONS.split())  # although the dictionary has them, or words like them
 _SIBILANTS = ("s", "z", "sh", "zh", "ch", "jh")
 _VOICELESS = ("p", "t", "k", "f", "th")
 
@@ -131,7 +128,9 @@ def _dictionary() -> dict[str, str]:
     """word -> its first pronunciation, IPA symbols with a space between."""
     import gruut_lang_en
 
-    with sqlite3.connect(f"file:{gruut_lang_en.get_lang_dir() / 'lexicon.db'}?mode=ro&immutable=1", uri=True) as lexicon:
+    with sqlite3.connect(
+        f"file:{gruut_lang_en.get_lang_dir() / 'lexicon.db'}?mode=ro&immutable=1", uri=True
+    ) as lexicon:
         return dict(lexicon.execute("SELECT word, phonemes FROM word_phonemes ORDER BY pron_order DESC"))
 
 

@@ -6,21 +6,19 @@ One parser for every language; each language's file says how it reads what was f
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from tts_kernel.text.words import MAGNITUDES, UNITS
 
 CURRENCIES = {"$": "USD", "US$": "USD", "€": "EUR", "£": "GBP", "¥": "YEN", "₩": "KRW"}
 CURRENCIES |= {code: code for code in ("USD", "EUR", "GBP", "JPY", "KRW", "CNY")}
-UNITS = (
-    "km/h m/s km2 m2 cm2 m3 km cm mm nm m kg mg g t ml l dl ha kb mb gb tb ghz mhz khz hz kw w kwh mah v db kcal cal "
-    "°c °f ° fps ppm min sec ms"
-).split()
-MAGNITUDES = ("thousand", "million", "billion", "trillion")
-
+_AFTER = 8  # characters behind a number that can change how it is read
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _SIGNS = "|".join(re.escape(sign) for sign in sorted(CURRENCIES, key=len, reverse=True) if not sign.isalpha())
 _CODES = "|".join(sign for sign in CURRENCIES if sign.isalpha())
-_UNITS = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
-_MINUS = r"(?:(?<![\w)\]])[-−])?"
+_UNITS = "|".join(re.escape(unit) for unit in sorted(UNITS["en"], key=len, reverse=True))
+_MINUS = r"(?:(?<![\dA-Za-z)\]])[-−])?"
 _END = r"(?![\dA-Za-z])"
 _PATTERN = re.compile(
     rf"""(?<![\dA-Za-z.])(?:
@@ -28,7 +26,7 @@ _PATTERN = re.compile(
     | (?P<time>(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d)?){_END}
     | (?P<telephone>\+?\d{{1,4}}-\d{{2,4}}-\d{{3,4}}(?:-\d{{3,4}})?){_END}
     | (?P<version>\d+(?:\.\d+){{2,}}){_END}
-    | (?P<money>{_MINUS}(?:{_SIGNS})\s?(?:{_NUMBER})(?:\s(?:{"|".join(MAGNITUDES)}))?){_END}
+    | (?P<money>{_MINUS}(?:{_SIGNS})\s?(?:{_NUMBER})(?:\s(?:{"|".join(MAGNITUDES["en"])}))?){_END}
     | (?P<paid>{_MINUS}(?:{_NUMBER})(?:\s?(?:{_CODES}){_END}|(?:{_SIGNS})(?!\d)))
     | (?P<range>(?:{_NUMBER})(?:-|\s-\s|\s?[~〜–]\s?)(?:{_NUMBER})){_END}
     | (?P<percent>{_MINUS}(?:{_NUMBER})\s?%)
@@ -59,6 +57,15 @@ def find(text: str) -> list[Expression]:
     return [_expression(match) for match in _PATTERN.finditer(text)]
 
 
+def rewrite(text: str, say: Callable[[Expression, str], str]) -> str:
+    """The text with what `say` makes of each expression; it is given the text behind the expression, too."""
+    said, last = "", 0
+    for found in find(text):
+        said += text[last : found.start] + say(found, text[found.end : found.end + _AFTER])
+        last = found.end
+    return said + text[last:]
+
+
 def _expression(match: re.Match[str]) -> Expression:
     kind, written = str(match.lastgroup), match.group().replace("−", "-")
     unit = magnitude = ""
@@ -69,7 +76,7 @@ def _expression(match: re.Match[str]) -> Expression:
         kind = "money"
         sign = re.search(rf"{_SIGNS}|{_CODES}", written)
         unit = CURRENCIES[sign.group()] if sign else ""
-        magnitude = next((word for word in MAGNITUDES if written.endswith(word)), "")
+        magnitude = next((word for word in MAGNITUDES["en"] if written.endswith(word)), "")
     values = tuple(value.replace(",", "") for value in _numbers(kind, written))
     if written.startswith("-"):
         values = (f"-{values[0]}", *values[1:])

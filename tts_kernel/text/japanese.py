@@ -1,7 +1,7 @@
 """Japanese: kanji and numbers to kana by OpenJTalk, kana to MeloTTS's phones.
 
-The package pyopenjtalk-plus ships its dictionary. It reads numbers with their counters (三本 サンボン) and writes them in
-kanji, so the text it has read is the normalised one.
+The package pyopenjtalk-plus ships its dictionary. It reads numbers with their counters (三本 サンボン) and writes
+them in kanji, so the text that it has read is the normalised one.
 """
 
 from __future__ import annotations
@@ -13,84 +13,54 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from tts_kernel.text.english_words import is_word
-from tts_kernel.text.expressions import Expression, find
+from tts_kernel.text.abbreviations import spell_abbreviations
+from tts_kernel.text.expressions import Expression, rewrite
 from tts_kernel.text.pieces import MARKS, Piece, mark_or_unknown
+from tts_kernel.text.words import MAGNITUDES, MONEY, UNITS, say_signs
 
-_MONEY = {"USD": "ドル", "EUR": "ユーロ", "GBP": "ポンド", "YEN": "円", "JPY": "円", "KRW": "ウォン", "CNY": "元"}
-_UNITS = {
-    "km/h": "時速{}キロメートル", "m/s": "秒速{}メートル", "km2": "平方キロメートル", "m2": "平方メートル",
-    "cm2": "平方センチメートル", "m3": "立方メートル", "km": "キロメートル", "cm": "センチメートル", "mm": "ミリメートル",
-    "nm": "ナノメートル", "m": "メートル", "kg": "キログラム", "mg": "ミリグラム", "g": "グラム", "t": "トン",
-    "ml": "ミリリットル", "l": "リットル", "dl": "デシリットル", "ha": "ヘクタール", "kb": "キロバイト", "mb": "メガバイト",
-    "gb": "ギガバイト", "tb": "テラバイト", "ghz": "ギガヘルツ", "mhz": "メガヘルツ", "khz": "キロヘルツ", "hz": "ヘルツ",
-    "kw": "キロワット", "w": "ワット", "kwh": "キロワットアワー", "mah": "ミリアンペアアワー", "v": "ボルト", "db": "デシベル",
-    "kcal": "キロカロリー", "cal": "カロリー", "°c": "度", "°f": "華氏{}度", "°": "度", "fps": "フレーム毎秒",
-    "ppm": "ピーピーエム", "min": "分", "sec": "秒", "ms": "ミリ秒",
-}  # fmt: skip
-_MAGNITUDES = {"thousand": "千", "million": "百万", "billion": "十億", "trillion": "兆"}
-_SIGNS = {"%": "パーセント", "&": "アンド", "@": "アットマーク", "+": "プラス", "=": "イコール", "#": "シャープ", "°": "度", "×": "かける", "÷": "わる"}
 _DIGITS = ("ゼロ", "イチ", "ニ", "サン", "ヨン", "ゴ", "ロク", "ナナ", "ハチ", "キュウ")
-_LETTERS = dict(
-    zip(
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-        "エー ビー シー ディー イー エフ ジー エイチ アイ ジェー ケー エル エム エヌ オー ピー キュー アール エス ティー ユー ブイ "
-        "ダブリュー エックス ワイ ゼット".split(),
-        strict=True,
-    )
-)
-_CAPITALS = re.compile(r"(?<![\dA-Za-z])(?<!\d )[A-Z]{1,5}(?![\dA-Za-z])")
+_BETWEEN = re.compile(rf"((?!(?<=\d)\.(?=\d))[{re.escape(''.join(MARKS))}\s])")  # marks; a decimal point is none
+_AT_ONCE = 500  # characters without a mark between them; OpenJTalk refuses more than 8 kB, numbers written out
 
 _VOWELS = "aiueo"
-_ROWS = {
-    "": "アイウエオ", "k": "カキクケコ", "s": "サ シスセソ".replace(" ", ""), "t": "タ  テト", "n": "ナニヌネノ", "h": "ハヒ ヘホ",
-    "m": "マミムメモ", "y": "ヤ ユ ヨ", "r": "ラリルレロ", "w": "ワ   ヲ", "g": "ガギグゲゴ", "z": "ザ ズゼゾ", "d": "ダ  デド",
-    "b": "バビブベボ", "p": "パピプペポ",
+_ROWS = {  # a, i, u, e, o; kana with another consonant than their row's are below
+    "": "アイウエオ", "k": "カキクケコ", "s": "サ スセソ", "t": "タ  テト", "n": "ナニヌネノ", "h": "ハヒ ヘホ",
+    "m": "マミムメモ", "y": "ヤ ユ ヨ", "r": "ラリルレロ", "w": "ワ    ", "g": "ガギグゲゴ", "z": "ザ ズゼゾ",
+    "d": "ダ  デド", "b": "バビブベボ", "p": "パピプペポ",
 }  # fmt: skip
 _SMALL = {"ァ": "a", "ィ": "i", "ゥ": "u", "ェ": "e", "ォ": "o", "ャ": "a", "ュ": "u", "ョ": "o", "ヮ": "a"}
-# Kana whose consonant is not their row's, and the consonant of a kana before a small one
 _IRREGULAR = {
-    "シ": "sh i", "チ": "ch i", "ツ": "ts u", "フ": "f u", "ジ": "j i", "ヂ": "j i", "ヅ": "z u", "ヴ": "b u", "ヰ": "i", "ヱ": "e",
-    "ヲ": "o", "ン": "N", "ッ": "q", "ヵ": "k a", "ヶ": "k e",
+    "シ": "sh i", "チ": "ch i", "ツ": "ts u", "フ": "f u", "ジ": "j i", "ヂ": "j i", "ヅ": "z u", "ヴ": "b u",
+    "ヰ": "i", "ヱ": "e", "ヲ": "o", "ン": "N", "ッ": "q", "ヵ": "k a", "ヶ": "k e",
 }  # fmt: skip
-_BEFORE_SMALL = {
-    "キ": "ky", "ギ": "gy", "シ": "sh", "ジ": "j", "チ": "ch", "ヂ": "j", "ニ": "ny", "ヒ": "hy", "ビ": "by", "ピ": "py",
-    "ミ": "my", "リ": "ry", "フ": "f", "ツ": "ts", "ヴ": "b", "ウ": "w", "イ": "y", "テ": "t", "デ": "d", "ト": "t", "ド": "d",
-    "ク": "k w", "グ": "g w", "ス": "s", "ズ": "z",
+_BEFORE_SMALL = {  # the consonant of a kana before a small vowel
+    "キ": "ky", "ギ": "gy", "シ": "sh", "ジ": "j", "チ": "ch", "ヂ": "j", "ニ": "ny", "ヒ": "hy", "ビ": "by",
+    "ピ": "py", "ミ": "my", "リ": "ry", "フ": "f", "ツ": "ts", "ヴ": "b", "ウ": "w", "イ": "y", "テ": "t", "デ": "d",
+    "ト": "t", "ド": "d", "ク": "k w", "グ": "g w", "ス": "s", "ズ": "z",
 }  # fmt: skip
 _Y_BEFORE_SMALL = {"テ": "ty", "デ": "dy", "フ": "hy", "ヴ": "by"}  # before ャ, ュ, ョ
 
 
 def prepare(text: str) -> str:
     """Before a sentence is split into spans: capitals that are no English word by the names of their letters."""
-    return _CAPITALS.sub(lambda match: match.group() if is_word(match.group()) and len(match.group()) > 1 else spell(match.group()), text)
-
-
-def spell(letters: str) -> str:
-    """Capital letters by their Japanese names."""
-    return "".join(_LETTERS[letter] for letter in letters)
+    return spell_abbreviations(text, "ja")
 
 
 def normalise(text: str) -> str:
     """Dates, units, money and signs as OpenJTalk reads them; it reads the numbers."""
-    said, last = "", 0
-    for found in find(text):
-        said += text[last : found.start] + _say(found)
-        last = found.end
-    said += text[last:]
-    for sign, word in _SIGNS.items():
-        said = said.replace(sign, word)
-    return said
+    said = re.sub(r"(時速|秒速)\1", r"\1", rewrite(text, _say))  # 時速100km/h
+    return say_signs(said, "ja")
 
 
 def pronounce(text: str) -> list[Piece]:
     """A normalised text -> its words, as OpenJTalk cuts and writes them, and marks."""
     pieces: list[Piece] = []
-    for part in re.split(f"([{re.escape(''.join(MARKS))}\\s])", text):
+    for part in _BETWEEN.split(text):
         if part in MARKS or part.isspace():
             pieces.append(mark_or_unknown(part))
-        elif part:
-            pieces += _words(part)
+        else:
+            for start in range(0, len(part), _AT_ONCE):
+                pieces += _words(part[start : start + _AT_ONCE])
     return _lengthened(pieces)
 
 
@@ -107,7 +77,9 @@ def phones_of(kana: str) -> tuple[str, ...] | None:
             lengthened = phones.pop() if phones else ""
             phones += [lengthened] if lengthened in ("N", "q") else [f"{lengthened.rstrip(':')}:"]
         elif small in _SMALL and letter in _BEFORE_SMALL:
-            consonant = _Y_BEFORE_SMALL.get(letter, _BEFORE_SMALL[letter]) if small in "ャュョ" else _BEFORE_SMALL[letter]
+            consonant = (
+                _Y_BEFORE_SMALL.get(letter, _BEFORE_SMALL[letter]) if small in "ャュョ" else _BEFORE_SMALL[letter]
+            )
             phones += [*consonant.split(), _SMALL[small]]
             place += 1
         elif letter in _table():
@@ -126,7 +98,8 @@ def _table() -> dict[str, list[str]]:
         for letter, vowel in zip(row, _VOWELS, strict=True)
         if letter != " "
     }
-    return regular | {letter: [vowel] for letter, vowel in _SMALL.items()} | {k: v.split() for k, v in _IRREGULAR.items()}
+    small = {letter: [vowel] for letter, vowel in _SMALL.items()}
+    return regular | small | {letter: phones.split() for letter, phones in _IRREGULAR.items()}
 
 
 def _words(text: str) -> list[Piece]:
@@ -162,7 +135,7 @@ def _frontend() -> Callable[..., list[Any]]:
     return pyopenjtalk.run_frontend
 
 
-def _say(found: Expression) -> str:
+def _say(found: Expression, _: str) -> str:
     values = found.values
     first = f"マイナス{values[0][1:]}" if values[0].startswith("-") else values[0]
     match found.kind:
@@ -176,13 +149,13 @@ def _say(found: Expression) -> str:
         case "version":
             return "テン".join(values)
         case "money":
-            return first + _MAGNITUDES.get(found.magnitude, "") + _MONEY[found.unit]
+            return first + MAGNITUDES["ja"].get(found.magnitude, "") + MONEY["ja"][found.unit]
         case "range":
             return f"{values[0]}から{values[1]}"
         case "percent":
             return f"{first}パーセント"
         case "measure":
-            unit = _UNITS[found.unit]
+            unit = UNITS["ja"][found.unit]
             return unit.format(first) if "{}" in unit else first + unit
         case "fraction":
             return f"{values[1]}分の{values[0]}"

@@ -27,7 +27,9 @@ LATIN_PER_SYLLABLE = 3.0
 KANA_SHARE = 0.1  # of kana and Chinese characters, from which the characters count as Japanese
 HAN_LETTER = "han"  # not yet known whether Chinese or Japanese
 _NAMED = {LATIN: "en", DIGIT: "en", HANGUL: "ko", KANA: "ja", HAN: HAN_LETTER}
-_CHARACTERS = re.compile("[\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
+_CHARACTERS = re.compile(
+    "[\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
 _AT_ONCE = 100_000  # texts per step: bounds memory to a few hundred MB
 
 _NAMES = {
@@ -83,13 +85,19 @@ def spans(sentence: str, main: str, whole: Sequence[tuple[int, int]] = ()) -> li
             if letters[place] == HAN_LETTER:
                 letters[place] = "ja" if japanese else "zh"
     for start, end in whole:
-        before = next((name for name in reversed(letters[:start]) if name), main)
-        after = next((name for name in letters[end:] if name), main)
-        letters[start:end] = [before if before == after else main] * (end - start)
+        letters[start:end] = [""] * (end - start)
+    following = [*letters, main]  # the language of the next letter
+    for place in range(len(letters) - 1, -1, -1):
+        following[place] = following[place] or following[place + 1]
+    for start, end in whole:
+        before = next((letters[place] for place in range(start - 1, -1, -1) if letters[place]), main)
+        letters[start:end] = [before if before == following[end] else main] * (end - start)
     said = next((name for name in letters if name), main)
     for place, name in enumerate(letters):
         said = letters[place] = name or said
-    groups = [(name, [place for place, _ in items]) for name, items in groupby(enumerate(letters), lambda item: item[1])]
+    groups = [
+        (name, [place for place, _ in items]) for name, items in groupby(enumerate(letters), lambda item: item[1])
+    ]
     return [Span(name, places[0], places[-1] + 1) for name, places in groups]
 
 

@@ -6,20 +6,16 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from tts_kernel.text.symbols import PUNCTUATION
+
 # Marks of every language -> the seven that models know. Quotation marks and brackets are "'", as in MeloTTS's corpora.
 MARKS = {
-    "!": "!",
-    "?": "?",
-    "…": "…",
-    ",": ",",
-    ".": ".",
-    "-": "-",
-    "'": "'",
+    **{mark: mark for mark in PUNCTUATION},
     **dict.fromkeys("、，;:·•/|\\", ","),
     **dict.fromkeys("。．\u0964", "."),
     **dict.fromkeys("⋯‥", "…"),
     **dict.fromkeys("–—―−~〜_〰‐‑", "-"),
-    **dict.fromkeys("\"“”„‘’‚‛«»‹›「」『』《》〈〉【】〔〕〖〗()[]{}`´′″", "'"),
+    **dict.fromkeys('"“”„‘’‚‛«»‹›「」『』《》〈〉【】〔〕〖〗()[]{}`´′″', "'"),
     **dict.fromkeys("¡", "!"),
     **dict.fromkeys("¿", "?"),
 }
@@ -47,12 +43,13 @@ def mark_or_unknown(character: str) -> Piece:
 def clean(text: str) -> str:
     """One way of writing each character: NFKC, one space for any white space, an ellipsis for several dots, and none
     of the characters that have neither width nor sound (joiners, direction marks, variation selectors)."""
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a pair is no character
     text = _FRACTION.sub(r"\1 \2", text.replace("´", "'"))
     text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
     text = "".join(letter for letter in text if letter.isspace() or not _invisible(letter))
     for dots in ("...", "。。。", "・・・"):
         text = text.replace(dots, "…")
-    return " ".join(text.split())
+    return " ".join(re.sub("…+", "…", text).split())
 
 
 def _invisible(letter: str) -> bool:

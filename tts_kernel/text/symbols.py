@@ -19,27 +19,26 @@ PAD = "_"  # at both ends of a sentence, and the blank between phones
 PUNCTUATION = ("!", "?", "…", ",", ".", "'", "-")
 
 _CHINESE = (
-    "E En a ai an ang ao b c ch d e ei en eng er f g h i i0 ia ian iang iao ie in ing iong ir iu j k l m n o ong ou p q "
-    "r s sh t u ua uai uan uang ui un uo v van ve vn w x y z zh AA EE OO"
+    "E En a ai an ang ao b c ch d e ei en eng er f g h i i0 ia ian iang iao ie in ing iong ir iu j k l m n o ong ou p "
+    "q r s sh t u ua uai uan uang ui un uo v van ve vn w x y z zh AA EE OO"
 )
-_JAPANESE = (
-    "N a a: b by ch d dy e e: f g gy h hy i i: j k ky m my n ny o o: p py q r ry s sh t ts ty u u: w y z zy"
-)
-_ENGLISH = (
-    "aa ae ah ao aw ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw V w y z zh"
-)
-_KOREAN = (
-    "ᄀ ᄁ ᄂ ᄃ ᄄ ᄅ ᄆ ᄇ ᄈ ᄉ ᄊ ᄋ ᄌ ᄍ ᄎ ᄏ ᄐ ᄑ ᄒ ᅡ ᅢ ᅣ ᅤ ᅥ ᅦ ᅧ ᅨ ᅩ ᅪ ᅫ ᅬ ᅭ ᅮ ᅯ ᅰ ᅱ ᅲ ᅳ ᅴ ᅵ "
-    "ᆨ ᆫ ᆮ ᆯ ᆷ ᆸ ᆼ ㄸ ( ) * / : [ \\ ] ^ ~"
-)
+_JAPANESE = "N a a: b by ch d dy e e: f g gy h hy i i: j k ky m my n ny o o: p py q r ry s sh t ts ty u u: w y z zy"
+_ENGLISH = "aa ae ah ao aw ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw V w y z zh"
+_KOREAN = "ᄀ ᄁ ᄂ ᄃ ᄄ ᄅ ᄆ ᄇ ᄈ ᄉ ᄊ ᄋ ᄌ ᄍ ᄎ ᄏ ᄐ ᄑ ᄒ ᅡ ᅢ ᅣ ᅤ ᅥ ᅦ ᅧ ᅨ ᅩ ᅪ ᅫ ᅬ ᅭ ᅮ ᅯ ᅰ ᅱ ᅲ ᅳ ᅴ ᅵ ᆨ ᆫ ᆮ ᆯ ᆷ ᆸ ᆼ ㄸ ( ) * / : [ \\ ] ^ ~"
 # Spanish, French, German and Russian: never written here, but they shape the order.
-_OTHERS = (
-    'Q v x ɑ æ ʃ ʑ ç ɯ ɪ ɔ ɛ ɹ ð ə ɫ ɥ ɸ ʊ ɾ ʒ θ β ŋ ɦ ɡ ɲ ʝ ɣ ʎ ˈ ˌ ː \u0303 œ ø ʁ ɒ ʌ ɜ ɐ ʏ \u0329 ɭ ʲ ɕ " ɵ ɬ'
-)
+_OTHERS = 'Q v x ɑ æ ʃ ʑ ç ɯ ɪ ɔ ɛ ɹ ð ə ɫ ɥ ɸ ʊ ɾ ʒ θ β ŋ ɦ ɡ ɲ ʝ ɣ ʎ ˈ ˌ ː \u0303 œ ø ʁ ɒ ʌ ɜ ɐ ʏ \u0329 ɭ ʲ ɕ " ɵ ɬ'
 _PHONES = sorted(set(f"{_CHINESE} {_JAPANESE} {_ENGLISH} {_KOREAN} {_OTHERS}".split()))
 
 MELOTTS = (PAD, *_PHONES, *PUNCTUATION, "¿", "¡", "SP", "UNK")
-OTHER_FINALS = tuple("ᆩᆪᆬᆭᆰᆱᆲᆳᆴᆵᆶᆹᆺᆻᆽᆾᆿᇀᇁᇂ")
+SPOKEN_FINAL = {  # how the other Korean finals are spoken at the end of a word
+    **dict.fromkeys("ᆩᆪᆰᆿ", "ᆨ"),
+    **dict.fromkeys("ᆬᆭ", "ᆫ"),
+    **dict.fromkeys("ᆺᆻᆽᆾᇀᇂ", "ᆮ"),
+    **dict.fromkeys("ᆲᆳᆴᆶ", "ᆯ"),
+    **dict.fromkeys("ᆱ", "ᆷ"),
+    **dict.fromkeys("ᆵᆹᇁ", "ᆸ"),
+}
+OTHER_FINALS = tuple(sorted(SPOKEN_FINAL))
 
 LANGUAGE_IDS = {"zh": 0, "ja": 1, "en": 2, "ko": 4}
 FIRST_TONES = {"zh": 0, "ja": 6, "en": 7, "ko": 11}
@@ -94,8 +93,6 @@ class Symbols:
     def rows_in(self, older: Symbols) -> np.ndarray:
         """(len(self),) int64: the row of `older` that each symbol continues, -1 for a new one. A new Korean final
         continues the spoken one: an embedding that grows starts where the sound is."""
-        from tts_kernel.text.korean import SPOKEN_FINAL
-
         names = (name if name in older else SPOKEN_FINAL.get(name, name) for name in self.names)
         return np.array([older._places.get(name, -1) for name in names], dtype=np.int64)
 
