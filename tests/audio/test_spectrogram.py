@@ -18,6 +18,7 @@ from tts_kernel.audio.spectrogram import (
     cosyvoice2_training_mel,
     indextts2_mel,
     mel_filters,
+    melotts_mel,
     speaker_fbank,
     whole_tokens,
 )
@@ -143,3 +144,18 @@ def test_a_speaker_filter_bank_has_no_mean_and_100_frames_a_second() -> None:
 def test_a_clip_too_short_for_cosyvoice2_is_refused_with_its_length(make: Callable[[np.ndarray], np.ndarray]) -> None:
     with pytest.raises(ValueError, match="99 samples are too few"):
         make(np.zeros(99, np.float32))
+
+
+def test_melotts_mel_is_made_of_its_magnitudes() -> None:
+    wav = 0.1 * torch.randn(2, 30_000, generator=torch.Generator().manual_seed(1))
+    mel = melotts_mel()
+    magnitudes = mel.magnitudes(wav)
+    assert magnitudes.shape == (2, 1025, 30_000 // 512)
+    assert mel(wav).shape == (2, 128, 30_000 // 512)
+    assert torch.equal(mel.of_magnitudes(magnitudes), mel(wav))
+    loudest = 40 + int(melotts_mel().magnitudes(torch.sin(torch.arange(30_000) * 0.25)[None])[0, 40:, 10].argmax())
+    assert loudest == round(0.25 / (2 * np.pi) * 2048)
+
+
+def test_silence_has_the_magnitude_of_its_guard() -> None:
+    torch.testing.assert_close(melotts_mel().magnitudes(torch.zeros(1, 4_096)), torch.full((1, 1025, 8), 1e-3))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.parity import cosyvoice2, cosyvoice2_pipeline, indextts2
+from tests.parity import cosyvoice2, cosyvoice2_pipeline, indextts2, melotts
 from tests.parity.fill import load_case
 
 Arrays = dict[str, np.ndarray]
@@ -19,6 +19,7 @@ FAMILIES: list[Callable[[dict[str, Any], Arrays], Compute | None]] = [
     indextts2.recognise,
     cosyvoice2.recognise,
     cosyvoice2_pipeline.recognise,
+    melotts.recognise,
 ]
 
 
@@ -64,10 +65,12 @@ def _row(name: str, ours: np.ndarray, recorded: np.ndarray, case: dict[str, Any]
         return Row(name, float("inf"), 0.0, False, f"shape {list(ours.shape)}, recorded {list(recorded.shape)}")
     if recorded.size == 0:
         return Row(name, 0.0, 0.0, True, "empty")
-    exact = recorded.dtype.kind in "iub"
+    exact = recorded.dtype.kind in "iub" or name in case.get("exact", [])
     error = np.abs(ours.astype(np.float64) - recorded.astype(np.float64))
     absolute = case.get("atol_per_array", {}).get(name, case.get("atol", 0.0))
-    relative, absolute = case.get("tolerances", {}).get(name, (case.get("rtol", 0.0), absolute))
+    absolute = case.get("atol_of", {}).get(name, absolute)
+    relative = case.get("rtol_of", {}).get(name, case.get("rtol", 0.0))
+    relative, absolute = case.get("tolerances", {}).get(name, (relative, absolute))
     allowed = np.zeros(error.shape) if exact else absolute + relative * np.abs(recorded, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         worst = int(np.argmax(np.where(np.isnan(error), np.inf, error - allowed)))

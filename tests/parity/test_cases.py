@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from tests.models.cosyvoice2 import tiny_models
+from tests.models.melotts import tiny_models as tiny_melotts
 from tests.parity import fill
 from tests.parity.__main__ import main
 from tests.parity.compare import UnknownCaseError, compare_case
 from tests.tiny_voice import CONFIG, random_clips
 from tts_kernel.models.cosyvoice2.config_values import to_mapping
 from tts_kernel.models.indextts2.gpt import UnifiedVoice
+from tts_kernel.models.melotts.alignment import monotonic_durations, path_of
+from tts_kernel.models.melotts.config_values import to_mapping as melotts_mapping
 
 ROOT = Path(__file__).parents[2]
 CASES = sorted(path.parent for path in (ROOT / "tests" / "fixtures" / "parity").glob("*/*/case.json"))
@@ -152,3 +155,61 @@ def test_a_cosyvoice2_case_of_other_sizes_is_compared(tmp_path: Path, monkeypatc
     assert command(monkeypatch, tmp_path / "sizes") == 0
     assert command(monkeypatch, altered(tmp_path / "sizes", tmp_path / "close", "out_bi_loss", 1e-5)) == 0
     assert command(monkeypatch, altered(tmp_path / "sizes", tmp_path / "wrong", "out_bi_loss", 1e-3)) == 1
+
+
+def test_a_melotts_case_of_other_sizes_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = tiny_melotts.synthesizer(reference_padding=True), tiny_melotts.clips()
+    drawn = tiny_melotts.draws(model, given)
+    said = tiny_melotts.step(model, given, drawn, alignment_noise=0.01)
+    spoken = model.infer(given.text, given.speakers, noise_scale=0.0, noise_scale_w=0.0, sdp_ratio=1.0)
+    scores, short = torch.randn(3, 19, 7), given.alone(1).text
+    cells = (torch.arange(19) < given.lengths[:, None])[:, :, None] & said.prior.mask
+    inputs = {
+        "x": given.text.phones,
+        "x_lengths": given.text.lengths,
+        "tone": given.text.tones,
+        "language": given.text.languages,
+        "bert": given.text.features,
+        "sid": given.speakers,
+        "y": given.spectrogram,
+        "y_lengths": given.lengths,
+        "noise_q": drawn.posterior,
+        "noise_mas": drawn.alignment,
+        "noise_sdp": drawn.durations,
+        "noise_sdp_reverse": drawn.durations,
+        "slice_uniform": drawn.segments,
+        "flow_reverse": drawn.posterior,
+        "sdp_w": said.durations.float()[:, None],
+        "mas_neg_cent": scores,
+        "mas_mask": cells.float(),
+        "dec_z": said.z_p[:, :, :4],
+        "short_x": short.phones,
+        "short_x_lengths": short.lengths,
+        "short_tone": short.tones,
+        "short_language": short.languages,
+        "short_bert": short.features,
+        "short_sid": given.speakers[1:2],
+    }
+    outputs = {
+        "train_o": said.audio,
+        "train_logw": said.predicted_log_durations,
+        "infer_sdp1_len100_o": spoken.audio[:, None],
+        "mas_path": path_of(monotonic_durations(scores, given.text.lengths, given.lengths), 19),
+    }
+    meta = {
+        "config": melotts_mapping(model.config),
+        "state": fill.spec(model.state_dict()),
+        "current_mas_noise_scale": 0.01,
+        "sdp_noise_scale": 0.8,
+        "infer_frames": {"out_infer_sdp1_len100": spoken.z.shape[2]},
+        "grad_names": ["dp.proj.bias"],
+        "exact": ["out_mas_path"],
+        "atol_of": {"out_train_o": 1e-6, "out_train_logw": 1e-6, "out_infer_sdp1_len100_o": 1e-6},
+    }
+    arrays = {f"in_{name}": value.detach().numpy() for name, value in inputs.items()}
+    arrays |= {f"out_{name}": value.detach().numpy() for name, value in outputs.items()}
+    fill.save_case(tmp_path / "sizes", meta, **arrays)
+    assert command(monkeypatch, tmp_path / "sizes") == 0
+    assert command(monkeypatch, altered(tmp_path / "sizes", tmp_path / "close", "out_train_logw", 5e-7)) == 0
+    assert command(monkeypatch, altered(tmp_path / "sizes", tmp_path / "wrong", "out_train_logw", 1e-4)) == 1
+    assert command(monkeypatch, altered(tmp_path / "sizes", tmp_path / "path", "out_mas_path", 1e-7)) == 1

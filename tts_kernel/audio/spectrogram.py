@@ -16,6 +16,7 @@ from tts_kernel.audio.wav import Hz
 
 COSYVOICE2_TOKEN = 960  # samples at 24 kHz: one speech token, two mel frames
 WINDOW_16K = 400  # samples at 16 kHz: 25 ms
+MELOTTS_GUARD = 1e-6  # of MeloTTS's magnitudes: silence is 1e-3 in each of them
 
 
 class PowerLogMel(nn.Module):
@@ -55,16 +56,25 @@ class PowerLogMel(nn.Module):
 
 class LogMel(nn.Module):
     """Natural log of a magnitude mel spectrogram: Slaney filters, HiFi-GAN padding, window = n_fft.
-    Source: HiFi-GAN, meldataset.py, as in index-tts/index-tts (parity case mel_22k, official_mel)."""
+    Source: HiFi-GAN, meldataset.py, as in index-tts/index-tts (parity case mel_22k, official_mel) and in MeloTTS
+    (parity case spectrograms), which guards the root otherwise and keeps the magnitudes too."""
 
     filters: Tensor  # (n_mels, n_fft // 2 + 1)
     window: Tensor  # (n_fft,)
 
     def __init__(
-        self, sample_rate: Hz, n_fft: int, hop_length: int, n_mels: int, f_min: float = 0.0, f_max: float | None = None
+        self,
+        sample_rate: Hz,
+        n_fft: int,
+        hop_length: int,
+        n_mels: int,
+        f_min: float = 0.0,
+        f_max: float | None = None,
+        guard: float = 1e-9,
     ) -> None:
         super().__init__()
         self.sample_rate, self.n_fft, self.hop_length, self.n_mels = sample_rate, n_fft, hop_length, n_mels
+        self.guard = guard  # added to a square before its root, whose slope at zero is infinite
         filters = mel_filters(sample_rate, n_fft, n_mels, f_min, f_max, scale="slaney")
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
@@ -72,13 +82,20 @@ class LogMel(nn.Module):
     def forward(self, wav: Tensor) -> Tensor:
         """(batch, samples) in [-1, 1] -> (batch, n_mels, samples // hop_length).
         Raises ValueError if a clip is too short to be padded by reflection."""
+        return self.of_magnitudes(self.magnitudes(wav))
+
+    def of_magnitudes(self, magnitudes: Tensor) -> Tensor:
+        """(batch, n_fft // 2 + 1, frames) -> (batch, n_mels, frames)."""
+        return (self.filters @ magnitudes).clamp(min=FLOOR).log()
+
+    def magnitudes(self, wav: Tensor) -> Tensor:
+        """The linear spectrogram: (batch, samples) in [-1, 1] -> (batch, n_fft // 2 + 1, samples // hop_length)."""
         edge = (self.n_fft - self.hop_length) // 2
         if wav.shape[-1] <= edge:
             raise ValueError(f"{wav.shape[-1]} samples are too few for a mel; expected more than {edge}, drop the clip")
         wav = nn.functional.pad(wav, (edge, edge), mode="reflect")
         spectrum = torch.stft(wav, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True)
-        magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()  # the reference's guard for sqrt'
-        return (self.filters @ magnitude).clamp(min=FLOOR).log()
+        return (spectrum.real.square() + spectrum.imag.square() + self.guard).sqrt()
 
     def of_clip(self, wav: np.ndarray) -> np.ndarray:
         """(samples,) in [-1, 1] -> (frames, n_mels) float32: one clip in the layout of the stored arrays."""
@@ -135,6 +152,12 @@ def speaker_fbank(wav: np.ndarray, n_mels: int = 80) -> np.ndarray:
 def indextts2_mel() -> PowerLogMel:
     """The mel of stage 2: 22,050 Hz, window 1024, hop 256 (86 frames a second), 80 bands from 0 Hz to 11,025 Hz."""
     return PowerLogMel(sample_rate=22_050, n_fft=1024, hop_length=256, n_mels=80)
+
+
+def melotts_mel() -> LogMel:
+    """The spectrograms of MeloTTS: 44.1 kHz, window 2048, hop 512 (86 frames a second). Its `magnitudes` (1025 bins)
+    are what the posterior encoder reads, its 128 bands from 0 Hz to 22,050 Hz what the mel loss compares."""
+    return LogMel(sample_rate=44_100, n_fft=2048, hop_length=512, n_mels=128, guard=MELOTTS_GUARD)
 
 
 def cosyvoice2_mel() -> LogMel:

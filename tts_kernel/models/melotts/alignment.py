@@ -98,3 +98,24 @@ def _problems(broken: np.ndarray, tokens: np.ndarray, frames: np.ndarray) -> lis
         else f"row {row} has {tokens[row]} tokens in {frames[row]} frames, expected at least 1 and no more than frames"
         for row in np.flatnonzero(broken)
     ]
+
+
+def token_of_frame(durations: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """Durations (batch, tokens) -> the token that each frame belongs to (batch, frames), and a mask (batch, 1, frames)
+    that is True up to the sum of a row's durations."""
+    ends = durations.cumsum(dim=1)
+    places = torch.arange(frames, device=durations.device).expand(len(durations), -1)
+    token = torch.searchsorted(ends, places.contiguous(), right=True).clamp(max=durations.shape[1] - 1)
+    return token, (places < ends[:, -1:])[:, None]
+
+
+def stretch(values: Tensor, durations: Tensor, frames: int) -> Tensor:
+    """(batch, channels, tokens) -> (batch, channels, frames): each token's column once per frame, then zeros."""
+    token, mask = token_of_frame(durations, frames)
+    return values.gather(2, token[:, None].expand(-1, values.shape[1], -1)) * mask
+
+
+def path_of(durations: Tensor, frames: int) -> Tensor:
+    """Durations (batch, tokens) -> (batch, frames, tokens) float32, one at each frame's token: what figures show."""
+    token, mask = token_of_frame(durations, frames)
+    return torch.nn.functional.one_hot(token, durations.shape[1]) * mask.transpose(1, 2).float()

@@ -1,6 +1,6 @@
 """The flows over durations: elementwise affine maps and splines whose shape depends on one half of the channels.
 
-Sources: VITS (arXiv 2106.06103, appendices A and B), Neural Spline Flows (arXiv 1906.04032). Settled by parity case
+Sources: VITS (arXiv 2106.06103, section 2.5.5), Neural Spline Flows (arXiv 1906.04032). Settled by parity case
 synthesizer_small.
 """
 
@@ -19,26 +19,27 @@ BINS, BOUND = 10, 5.0
 KERNEL_SIZE, LAYERS = 3, 3
 
 
-class DurationFlow(nn.Module):
-    """An affine map, then splines, the two channels changing places behind each: (batch, 2, n) -> (batch, 2, n)."""
+class DurationFlow(nn.ModuleDict):
+    """An affine map, then splines, the two channels changing places behind each. The published numbers of the layers,
+    which are their names here, count the changes too, which have no weights."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.affine = Affine()
-        self.splines = nn.ModuleList(SplineCoupling(width) for _ in range(SPLINES))
+        super().__init__({"0": Affine()} | {str(2 * number + 1): SplineCoupling(width) for number in range(SPLINES)})
 
     def forward(self, z: Tensor, mask: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """z (batch, 2, n), mask (batch, 1, n), condition (batch, width, n) -> z and its log-determinant (batch,)."""
-        z, log_determinant = self.affine(z, mask)
-        for spline in self.splines:
+        affine, *splines = self.values()
+        z, log_determinant = affine(z, mask)
+        for spline in splines:
             z, more = spline(z, mask, condition)
             z, log_determinant = z.flip(1), log_determinant + more
         return z, log_determinant
 
     def inverse(self, z: Tensor, mask: Tensor, condition: Tensor) -> Tensor:
-        for spline in reversed(list(self.splines)):
+        affine, *splines = self.values()
+        for spline in reversed(splines):
             z = spline.inverse(z.flip(1), mask, condition)  # type: ignore[operator]
-        return self.affine.inverse(z, mask)
+        return affine.inverse(z, mask)  # type: ignore[operator]
 
 
 class Affine(nn.Module):

@@ -1,6 +1,6 @@
 """How long each token lasts: a distribution to sample from, and a plain prediction.
 
-Source: VITS (arXiv 2106.06103, section 2.2.2 and appendix A: variational dequantisation and augmentation). Both read
+Source: VITS (arXiv 2106.06103, sections 2.2.2 and 2.5.5: variational dequantisation and augmentation). Both read
 the text encoder without teaching it. Settled by parity case synthesizer_small.
 """
 

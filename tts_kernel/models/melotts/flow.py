@@ -1,6 +1,6 @@
 """The flow between posterior and prior: additive coupling layers, each with a transformer, channels reversed between.
 
-Sources: VITS (arXiv 2106.06103, section 2.1.3), VITS2 (arXiv 2307.16430, section 2.3) for the transformer. Settled by
+Sources: VITS (arXiv 2106.06103, section 2.5.2), VITS2 (arXiv 2307.16430, section 2.3) for the transformer. Settled by
 parity case synthesizer_small.
 """
 

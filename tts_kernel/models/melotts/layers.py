@@ -41,8 +41,8 @@ class Normed(nn.Module):
         assert conv.bias is not None
         self.bias = conv.bias
         value = conv.weight.detach()
-        self.weight_g = nn.Parameter(torch.linalg.vector_norm(value.flatten(1), dim=1).view(-1, *[1] * (value.dim() - 1)))
-        self.weight_v = nn.Parameter(value)
+        length = torch.linalg.vector_norm(value, dim=tuple(range(1, value.dim())), keepdim=True)
+        self.weight_g, self.weight_v = nn.Parameter(length), nn.Parameter(value)
         self.convolve = _convolution(conv)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def _convolution(conv: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d) -> Callable[[
     settings = {"stride": conv.stride, "padding": conv.padding, "groups": conv.groups, "dilation": conv.dilation}
     if isinstance(conv, nn.ConvTranspose1d):
         return partial(F.conv_transpose1d, **settings)  # type: ignore[arg-type]
-    return partial(F.conv2d if isinstance(conv, nn.Conv2d) else F.conv1d, **settings)  # type: ignore[arg-type]
+    return partial(F.conv2d if isinstance(conv, nn.Conv2d) else F.conv1d, **settings)
 
 
 def fold_weight_norm(model: Module) -> Module:
@@ -75,7 +75,7 @@ def fold_weight_norm(model: Module) -> Module:
 
 
 def zeroed(conv: nn.Conv1d) -> nn.Conv1d:
-    """A flow's last layer: zero, so that the flow starts as the identity."""
+    """The last layer of a flow's network: zero, so that its map starts the same for every input."""
     nn.init.zeros_(conv.weight)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)

@@ -1,6 +1,6 @@
 """A linear spectrogram -> the posterior distribution of its latent frames.
 
-Sources: VITS (arXiv 2106.06103, section 2.1.2), WaveNet (arXiv 1609.03499) for the gated layers. Settled by parity case
+Sources: VITS (arXiv 2106.06103, section 2.5.1), WaveNet (arXiv 1609.03499) for the gated layers. Settled by parity case
 synthesizer_small.
 """
 

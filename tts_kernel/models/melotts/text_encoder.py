@@ -1,6 +1,6 @@
 """Phones, tones, languages and a text encoder's features -> the prior distribution of every phone.
 
-Sources: VITS (arXiv 2106.06103, section 2.1.3), VITS2 (arXiv 2307.16430, section 2.4) for the speaker vector. Settled
+Sources: VITS (arXiv 2106.06103, section 2.5.2), VITS2 (arXiv 2307.16430, section 2.4) for the speaker vector. Settled
 by parity case synthesizer_small.
 """
 
@@ -28,9 +28,17 @@ class Text:
     ja_features: Tensor | None = None  # (batch, ja_bert_channels, tokens), of a public model's second text encoder
 
     def to(self, device: torch.device | str) -> Text:
-        second = None if self.ja_features is None else self.ja_features.to(device, non_blocking=True)
-        ids = (self.phones, self.lengths, self.tones, self.languages, self.features)
-        return Text(*(value.to(device, non_blocking=True) for value in ids), second)
+        def moved(value: Tensor) -> Tensor:
+            return value.to(device, non_blocking=True)
+
+        return Text(
+            moved(self.phones),
+            moved(self.lengths),
+            moved(self.tones),
+            moved(self.languages),
+            moved(self.features),
+            None if self.ja_features is None else moved(self.ja_features),
+        )
 
 
 @dataclass(frozen=True)

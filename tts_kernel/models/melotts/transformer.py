@@ -1,7 +1,7 @@
 """The transformer with relative positions that reads text and that couples the flow.
 
-Sources: VITS (arXiv 2106.06103, appendix B) and Shaw et al. 2018 (arXiv 1803.02155) for relative positions in keys and
-values, Music Transformer (arXiv 1809.04281) for the skew, VITS2 (arXiv 2307.16430) for the speaker vector inside.
+Sources: VITS (arXiv 2106.06103, section 2.5.2) and Shaw et al. 2018 (arXiv 1803.02155) for relative positions in keys
+and values, Music Transformer (arXiv 1809.04281) for the skew, VITS2 (arXiv 2307.16430) for the speaker vector inside.
 Settled by parity case synthesizer_small.
 """
 
@@ -54,14 +54,13 @@ class RelativeAttention(nn.Module):
         super().__init__()
         self.heads, self.drop = heads, drop
         size = channels // heads
-        for name in ("emb_rel_k", "emb_rel_v"):  # one table for all heads
-            setattr(self, name, nn.Parameter(torch.randn(1, 2 * WINDOW + 1, size) * size**-0.5))
+        # One table for all heads, from WINDOW positions before to WINDOW behind.
+        self.emb_rel_k, self.emb_rel_v = (
+            nn.Parameter(torch.randn(1, 2 * WINDOW + 1, size) * size**-0.5) for _ in range(2)
+        )
         self.conv_q, self.conv_k, self.conv_v, self.conv_o = (nn.Conv1d(channels, channels, 1) for _ in range(4))
         for conv in (self.conv_q, self.conv_k, self.conv_v):
             nn.init.xavier_uniform_(conv.weight)
-
-    emb_rel_k: Tensor  # (1, 2 * WINDOW + 1, size): from WINDOW before to WINDOW behind
-    emb_rel_v: Tensor
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, channels, n), (batch, 1, n) -> (batch, channels, n)."""
