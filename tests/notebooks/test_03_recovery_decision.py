@@ -56,9 +56,9 @@ def test_a_report_of_the_guides_case_leaves_figures_and_journal_and_touches_noth
 @pytest.mark.slow
 def test_phase_1_judged_and_the_restart_behind_it(tmp_path: Path, make_tiny_corpus: CorpusMaker) -> None:
     bench = Bench(tmp_path, make_tiny_corpus(latents=LATENTS))
-    damage(bench)
+    damage(bench, epochs=21)
     given = {"damaged_run": "voice", "run_name": "go", "decision": "phased", "go_on_above": 1.0, "device": "cpu"}
-    done = execute(tmp_path / "runs", **given, phase_1_steps=20, max_steps=4)
+    done = execute(tmp_path / "runs", **given, phase_1_steps=20)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "go"
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))

@@ -118,7 +118,7 @@ def test_without_a_restart_a_failed_phase_1_has_nothing_behind_it() -> None:
     alone = guides_case(restart=option("restart", [leg("restart", 5_500_000)], 0.85, 0.9, "no base"))
     phased = choose(alone, Wishes(), LEVEL, BEST).named("phased")
     assert phased.hours_failure is None
-    assert phased.delivers == phased.chance
+    assert phased.risk == phased.chance
 
 
 def test_continue_is_the_likelier_of_its_two_kinds() -> None:

@@ -20,7 +20,7 @@ class Fact:
 def test_what_is_written_is_read_by_the_next_session(tmp_path: Path) -> None:
     journal = Journal(Run(tmp_path))
     journal.know(best=Fact(Path("a/b"), np.float64(0.5)), curve=(1, np.int64(2), float("nan")))
-    journal.choose("phased", "panel")
+    journal.choose("phased", "panel", {"moves": ()})
     journal.begin("phase 1", run="x-phase1")
     journal.done("phase 1", outcome={"step": 50})
 
@@ -39,11 +39,11 @@ def test_what_is_written_is_read_by_the_next_session(tmp_path: Path) -> None:
 
 def test_another_choice_after_the_first_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     journal = Journal(Run(tmp_path))
-    journal.choose("phased", "parameters")
-    journal.choose("phased", "panel")  # the same again is going on
+    journal.choose("phased", "parameters", {})
+    journal.choose("phased", "panel", {})  # the same again is going on
     before = (tmp_path / FILE).read_bytes()
-    with pytest.raises(JournalError, match="'phased' was chosen by parameters.*'restart' is asked"):
-        journal.choose("restart", "panel")
+    with pytest.raises(JournalError, match=r"'phased' was chosen by parameters.*'restart' is asked"):
+        journal.choose("restart", "panel", {})
     assert (tmp_path / FILE).read_bytes() == before
 
 

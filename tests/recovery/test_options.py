@@ -34,7 +34,7 @@ def made(values: np.ndarray, saved: tuple[int, ...] = (), rates: np.ndarray | No
         metrics["train/lr"] = Series(steps, rates, series.times)
     course = read_course(series)
     survivors = tuple(
-        Survivor(Path(f"step_{step}.pth"), "step", step, *state_at(course, step, True), course.at(step)[0], 0.0, True, 1)
+        Survivor(Path(f"{step}.pth"), "step", step, *state_at(course, step, True), course.at(step)[0], 0.0, True, 1)
         for step in saved
     )
     facts = RunFacts(learning_rate=1e-3, batch_size=8, horizon=int(steps[-1] / 0.9))

@@ -11,21 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.recovery.damage import DAMAGED, contents, damage
 from tests.tiny import make_tiny
 from tests.tiny_voice import LATENTS, Bench
-from tts_kernel.recovery import backup
+from tts_kernel.recipes.indextts2.objective import PairObjective
+from tts_kernel.recovery import backup, phases
 from tts_kernel.recovery.backup import BackupError
 from tts_kernel.recovery.choice import ChoiceError
 from tts_kernel.recovery.decide import Decision, decide
 from tts_kernel.recovery.journal import Journal, JournalError
 from tts_kernel.recovery.settings import Settings
 from tts_kernel.runs import Run, RunError
+from tts_kernel.settings import SettingsError
 from tts_kernel.training.launch.hold import held
 from tts_kernel.training.outcome import RunInterrupted
 
-SMALL: dict[str, Any] = {"damaged_run": "voice", "phase_1_steps": 12, "max_steps": 4, "device": "cpu"}
+SMALL: dict[str, Any] = {"damaged_run": "voice", "phase_1_steps": 12, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Trained and damaged once; every test works on a copy of its runs."""
     folder = tmp_path_factory.mktemp("damaged")
     made = Bench(folder, make_tiny(folder / "corpus", latents=LATENTS))
-    damage(made)
+    damage(made, epochs=21)  # three steps are left of what was planned
     return made
 
 
@@ -71,7 +74,7 @@ def test_phase_1_that_passes_is_followed_by_phase_2_and_the_damaged_run_stays_as
     assert rate == 1.0
     well = 1e-3  # before the damage, by the log
     assert (first["learning_rate"], second["learning_rate"]) == pytest.approx((well / 4, well / 2))
-    assert (first["max_steps"], second["max_steps"], first["grad_clip"]) == (12, 4, 0.5)
+    assert (first["max_steps"], second["max_steps"], first["grad_clip"]) == (12, 12, 0.5)
     assert first["base_checkpoint"] == str(decision.choice.named("phased").option.start.path)  # type: ignore[union-attr]
     assert second["base_checkpoint"].endswith("decision-phase1/checkpoints/latest.pth")
     journal = Journal(decision.run).content
@@ -91,7 +94,7 @@ def test_phase_1_that_fails_is_followed_by_a_restart_and_the_old_run_lies_in_the
     (old,) = runs.glob("voice-backup-*")
     assert contents(old) == before
     anew = json.loads((runs / "voice" / "settings.json").read_text(encoding="utf-8"))
-    assert (anew["learning_rate"], anew["batch_size"], anew["max_steps"]) == (pytest.approx(1e-3), 10, 4)
+    assert (anew["learning_rate"], anew["batch_size"], anew["max_steps"]) == (pytest.approx(1e-3), 10, 32)
     assert anew["base_checkpoint"] == json.loads((old / "settings.json").read_text())["base_checkpoint"]
     assert Run(runs / "voice").last("val/loss") > 0
 
@@ -102,8 +105,9 @@ def test_a_dry_run_names_every_step_and_touches_nothing(runs: Path, caplog: pyte
     known = contents(runs)
     with caplog.at_level("INFO", logger="tts_kernel"):
         assert decision.carry_out() is None
-    assert decision.chosen is not None
-    lines = "\n".join(decision.plan(decision.chosen).lines())
+    plan = decision.plan()
+    assert plan is not None
+    lines = "\n".join(plan.lines())
     for part in ("decision-phase1", "decision-phase2", "voice-backup-", "train restart"):
         assert part in lines
     assert contents(runs) == known
@@ -129,8 +133,11 @@ def test_a_decision_that_was_stopped_goes_on_where_it_stood(runs: Path) -> None:
     assert ending is not None
     assert ending.runs == ("decision-phase1", "decision-phase2")
     assert contents(runs / "decision-phase1") == first, "phase 1 was trained again"
-    with pytest.raises(JournalError, match="'phased' was chosen"):
-        again.journal.choose("restart", "panel")
+    done = contents(runs)
+    assert decided(runs, decision="phased", go_on_above=1.0).carry_out() == ending  # what was judged stays
+    assert contents(runs) == done
+    with pytest.raises(JournalError, match=r"'phased' was chosen by parameters and begun, now 'restart' is asked"):
+        decided(runs, decision="restart").carry_out()
 
 
 @pytest.mark.parametrize("after", ["before the move", "after the move"])
@@ -166,11 +173,93 @@ def test_a_rewind_starts_from_the_healthy_checkpoint_in_a_run_of_its_own(bench: 
     assert ending.runs == ("other-rewind",)
 
 
-def test_continuing_goes_on_in_the_damaged_runs_own_folder(runs: Path) -> None:
+def test_continuing_goes_on_beside_the_damaged_run_at_one_rate_however_often_it_is_stopped(runs: Path) -> None:
+    before = contents(runs / "voice")
+
+    @contextmanager
+    def stopped(run: Run, leg: str) -> Iterator[None]:
+        raise RunInterrupted("stopped by a test")
+        yield
+
+    for _ in range(2):
+        with pytest.raises(RunInterrupted):
+            decided(runs, decision="continue").carry_out(stopped)
     ending = decided(runs, decision="continue").carry_out()
     assert ending is not None
-    assert ending.runs == ("voice",)
-    assert Run(runs / "voice").series("train/gpt_loss")[0][-1] == DAMAGED + 4
+    assert ending.runs == ("decision-continue",)
+    assert contents(runs / "voice") == before
+    own = json.loads((runs / "decision-continue" / "settings.json").read_text(encoding="utf-8"))
+    assert own["learning_rate"] == pytest.approx(5e-4)  # half of what the run was well at
+    steps = Run(runs / "decision-continue").series("train/gpt_loss")[0]
+    assert (steps[0], steps[-1]) == (DAMAGED + 1, 63)  # the plan's end
+
+
+def test_phase_1_that_explodes_has_failed_and_the_restart_follows(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = PairObjective.forward
+
+    def forward(self: PairObjective, batch: Any) -> dict[str, Any]:
+        sums = own(self, batch)
+        wrong = self.model.training and float(self.model.final_norm.weight.detach().mean()) > 1.2  # the damaged weights
+        return {name: value * float("nan") for name, value in sums.items()} if wrong else sums
+
+    monkeypatch.setattr(PairObjective, "forward", forward)
+    monkeypatch.setattr(phases, "judge", lambda *rest: pytest.fail("there is nothing to judge"))
+    wrong = torch.load(runs / "voice" / "checkpoints" / "step_00050.pth", weights_only=True)
+    wrong["model"]["final_norm.weight"] += 5
+    torch.save(wrong, runs / "voice" / "checkpoints" / "step_00050.pth")
+    for name in ("step_00040.pth", "step_00060.pth", "latest.pth", "latest_full.pth"):
+        (runs / "voice" / "checkpoints" / name).unlink()
+    decision = decided(runs, decision="phased")
+    ending = decision.carry_out()
+    assert ending is not None
+    assert ending.runs == ("decision-phase1", "voice")
+    verdict = decided(runs).verdict
+    assert verdict is not None
+    assert not verdict.go_on
+    assert "phase 1 failed" in verdict.says
+
+
+def test_a_run_outside_runs_is_restarted_beside_the_decision(tmp_path: Path, runs: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "voice"
+    shutil.copytree(runs / "voice", elsewhere)
+    before = contents(runs / "voice")
+    ending = decided(runs, damaged_run=str(elsewhere), decision="restart").carry_out()
+    assert ending is not None
+    assert ending.runs == ("decision-restart",)
+    assert contents(runs / "voice") == before
+    (backup_folder,) = (elsewhere / "checkpoints").glob("backup-*")
+    assert "latest_full.pth" in [path.name for path in backup_folder.iterdir()]
+
+
+def test_a_decision_keeps_to_its_own_folder_and_its_own_run(runs: Path) -> None:
+    with pytest.raises(RunError, match="a training run is there, no decision"):
+        decided(runs, "voice", decision="report")
+    decided(runs, decision="report")
+    shutil.copytree(runs / "voice", runs / "other")
+    with pytest.raises(JournalError, match=r"is about .*voice, now .*other is asked"):
+        decided(runs, damaged_run="other", decision="report")
+
+
+def test_the_demos_run_never_takes_the_place_of_another(runs: Path) -> None:
+    shutil.copytree(runs / "voice", runs / "ko-damaged")
+    before = contents(runs / "ko-damaged")
+    with pytest.raises(RunError, match="is there and is no demo"):
+        decided(runs, "ko", damaged_run="")
+    assert contents(runs / "ko-damaged") == before
+
+
+def test_what_is_not_there_is_told_before_anything_is_advised(runs: Path) -> None:
+    with pytest.raises(SettingsError, match=r"(?s)damaged_run: found .*gone.*checkpoints: found .*nowhere"):
+        decided(runs, damaged_run="gone", checkpoints="nowhere")
+    with pytest.raises(SettingsError, match=r"metric: found 'train/txt_loss'.*it has .*train/text_loss"):
+        decided(runs, "second", metric="train/txt_loss")
+
+
+def test_unreadable_settings_allow_a_report_and_nothing_else(runs: Path) -> None:
+    (runs / "voice" / "settings.json").write_text("", encoding="utf-8")
+    assert decided(runs, decision="report").carry_out() is None
+    with pytest.raises(ChoiceError, match=r"settings\.json cannot be used"):
+        decided(runs, decision="phased").carry_out()
 
 
 def test_a_live_run_is_diagnosed_and_not_touched(runs: Path) -> None:
@@ -178,8 +267,9 @@ def test_a_live_run_is_diagnosed_and_not_touched(runs: Path) -> None:
     with held(Run(runs / "voice")):
         decision = decided(runs, decision="restart")
         assert decision.damaged.diagnosis.alive
-        with pytest.raises(RunError, match="live process; stop it first"):
-            decision.carry_out()
+        for way in ("restart", "phased", "continue"):
+            with pytest.raises(RunError, match="live process; stop it first"):
+                decided(runs, decision=way).carry_out()
     assert contents(runs / "voice" / "checkpoints") == before
     assert not decision.journal.decided
 

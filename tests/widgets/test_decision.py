@@ -132,11 +132,11 @@ def test_start_carries_out_what_the_panel_says_and_writes_the_same_journal(
     tmp_path: Path, make_tiny_corpus: CorpusMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path, make_tiny_corpus(latents=LATENTS))
-    damage(bench)
+    damage(bench, epochs=21)
     monkeypatch.setenv("TTS_KERNEL_RUNS", str(tmp_path / "runs"))
     run = Run(tmp_path / "runs" / "choice")
     run.folder.mkdir()
-    given = {"damaged_run": "voice", "phase_1_steps": 12, "max_steps": 2, "go_on_above": 0.0, "device": "cpu"}
+    given = {"damaged_run": "voice", "phase_1_steps": 12, "go_on_above": 0.0, "device": "cpu"}
     panel = Panel(decide(Settings(run_name="choice", decision="report", **given), run))  # type: ignore[arg-type]
     panel.way.value = "phased"
     panel.dry.click()

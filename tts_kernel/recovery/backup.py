@@ -73,6 +73,16 @@ def check(planned: Sequence[Move], runs: Path) -> None:
         )
 
 
+def copy(source: Path, target: Path) -> None:
+    """Whole or not at all."""
+    scratch = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source, scratch)
+        os.replace(scratch, target)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def _extent(path: Path) -> tuple[int, int]:
     """Files and their bytes, several names of one file counted once."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]

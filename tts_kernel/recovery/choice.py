@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from tts_kernel.recovery.options import Chance, Name, Option
 
-RESTART_BELOW = 0.5  # estimate after phase 1: the guide restarts at once
 LEAST_CHANCE = 0.05  # that is counted with
 
 
@@ -50,14 +49,13 @@ class Weighed:
 
     option: Option
     chance: float  # of the option itself
-    delivers: float  # chance that there is a good model in the end, by a restart where this way fails
     pairs: float  # that are trained on, expected, the restart after a failure included
     hours: float | None  # the same in hours
     hours_success: float | None
     hours_failure: float | None  # when a restart has to follow; None where none does or the throughput is unknown
     time: float
     quality: float
-    risk: float
+    risk: float  # chance that there is a good model in the end, by a restart where this way fails
     score: float
     fits: bool  # into the hours at hand
 
@@ -159,7 +157,7 @@ def _outcome(option: Option, restart: Option, wishes: Wishes, target: float | No
         failure = per_pair * expected_pairs(option, restart, 0.0)
     fits = not (wishes.hours and hours is not None and hours > wishes.hours)
     success = option.hours.value if option.hours else None
-    return Weighed(option, chance, delivers, pairs, hours, success, failure, 0.0, quality, delivers, 0.0, fits)
+    return Weighed(option, chance, pairs, hours, success, failure, 0.0, quality, delivers, 0.0, fits)
 
 
 def _worth(loss: float | None, target: float | None) -> float:
@@ -186,6 +184,4 @@ def _explain(choice: Choice) -> str:
         reason = max(gains, key=lambda name: gains[name])
         words = {"time": "it is the shorter one", "quality": "its loss is the lower one", "risk": "it is the surer one"}
         text += f", because {words[reason]}"
-    if first.option.name == "phased":
-        text += f". If the estimate after phase 1 is below {RESTART_BELOW:.0%}, the restart follows at once"
     return text + "."

@@ -61,12 +61,6 @@ class Diagnosis:
     def finding(self, name: str) -> Finding | None:
         return next((one for one in self.findings if one.name == name), None)
 
-    @property
-    def best_survivor(self) -> Survivor | None:
-        """The healthy checkpoint of the lowest loss; None where there is none."""
-        healthy = [one for one in self.survivors if one.state == "healthy" and one.loss is not None]
-        return min(healthy, key=lambda one: (one.loss, -(one.step or 0)), default=None)
-
 
 def diagnose(
     path: Path | str, *, metric: str = "", checkpoints: Path | None = None, given: Mapping[str, Any] | None = None

@@ -49,16 +49,20 @@ class Journal:
         self.content |= plain(facts)
         self._write()
 
-    def choose(self, name: str, by: By) -> None:
-        """Raises JournalError where another choice was made before: carrying out both would mix them."""
+    def choose(self, name: str, by: By, plan: dict[str, Any]) -> None:
+        """Once, with the plan that is carried out from now on. Raises JournalError as `check`."""
+        self.check(name)
+        if not self.decided:
+            self.content |= {"chosen": name, "by": by, "plan": plain(plan)}
+            self.note(f"{name} chosen by {by}")
+
+    def check(self, name: str) -> None:
+        """Raise JournalError where another choice was made before: carrying out both would mix them."""
         if self.decided and self.decided != name:
             raise JournalError(
                 f"{self.path}: {self.decided!r} was chosen by {self.content['by']} and begun, now {name!r} is asked; "
                 "leave run_name empty for another decision"
             )
-        if not self.decided:
-            self.content |= {"chosen": name, "by": by}
-            self.note(f"{name} chosen by {by}")
 
     def state(self, step: str) -> dict[str, Any]:
         """Of one step: {} before it, with `state` begun or done, and what was kept with it."""

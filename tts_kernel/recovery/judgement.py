@@ -59,6 +59,11 @@ class RobustEstimate:
     slope_high: float
     text: str
 
+    @property
+    def measured(self) -> bool:
+        """Whether the phase had enough points; else the probability is the guide's for any phase."""
+        return math.isfinite(self.slope) or self.probability == 0.0
+
 
 @dataclass(frozen=True)
 class _Line:
@@ -136,9 +141,12 @@ def robust_estimate(
     return RobustEstimate(probability, low, high, slope, slope_low, slope_high, text)
 
 
-def disagreement(score: GuideScore, estimate: RobustEstimate) -> str:
-    """Why the two lead to different decisions, in one sentence; "" where they do not."""
-    goes_on, recovers = score.points >= 40, estimate.probability >= 0.5
+def disagreement(score: GuideScore, estimate: RobustEstimate, go_on_above: float = 0.5) -> str:
+    """Why the two lead to different decisions, in one sentence; "" where they do not. The guide's rule goes on from 40
+    points, the estimate from `go_on_above`."""
+    goes_on, recovers = score.points >= 40, estimate.probability >= go_on_above
+    if not estimate.measured:
+        return ""
     if goes_on == recovers:
         return ""
     chance = f"the estimate gives {estimate.probability:.0%}"

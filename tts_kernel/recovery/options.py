@@ -108,6 +108,7 @@ def make_options(
 def phase_1_start(survivors: Iterable[Survivor]) -> Survivor | None:
     """The least damaged checkpoint: by the loss at its step, then the earliest; one that cannot be told is taken where
     there is no other, the newest."""
+    survivors = [one for one in survivors if one.finite and one.step is not None]
     usable = [one for one in survivors if one.state not in ("unreadable", "unknown")]
     if usable:
         return min(usable, key=lambda one: (np.inf if one.loss is None else one.loss, one.step or 0))
@@ -122,7 +123,8 @@ class _Plan:
         self.step = max(diagnosis.history.step, 0)
         self.batch = self.facts.batch_size or 1
         horizon = self.facts.horizon or self.facts.steps_per_epoch
-        self.horizon = round(horizon) if horizon else max(2 * self.step, 1)  # unknown: as much again
+        self.horizon = round(horizon) if horizon else max(2 * self.step, 1)
+        self.guessed = () if horizon else ("its length is unknown: as much again as so far is assumed",)
         self.phase_1 = phase_1_steps or PHASE_1_POINTS * log_interval(self.course)
         self.rates = rates_of(diagnosis)
         self.healthy = [one for one in diagnosis.survivors if one.state == "healthy"]
@@ -166,29 +168,31 @@ def log_interval(course: Course) -> int:
 
 def _go_on(plan: _Plan, foreign: bool) -> Option:
     broken = plan.course.shape in ("diverged", "rising")
-    if broken:
+    if plan.course.shape == "unknown":
+        chance = Chance(0.3, 0.1, 0.5, "rule of thumb", "too little is logged to tell how the run is")
+    elif broken:
         chance = Chance(0.05, 0.0, 0.1, "rule of thumb", "the loss is still away from its best at this very rate")
     else:
         chance = Chance(0.9, 0.8, 0.95, "rule of thumb", "the run shows no lasting damage")
-    impossible = _cannot_resume(plan, foreign)
+    newest, impossible = _newest(plan), _cannot_resume(plan, foreign)
     leg = plan.leg("continue", plan.left(plan.step), 1.0, 0)
     loss = _recovered(plan, plan.level) if broken else _between(plan.best, plan.level)
     return Option(
         "continue",
         "Continue as it is",
         (replace(leg, grad_clip=plan.facts.grad_clip or GRAD_CLIP),),
-        None,
+        newest,
         chance,
         loss,
         _RECOVERED if broken else "between the best and where the loss stands",
         ("nothing is lost or repeated", "optimiser state and place in the data are kept"),
-        ("what did the damage is still there",) if broken else (),
+        (*(("what did the damage is still there",) if broken else ()), *plan.guessed),
         impossible,
     )
 
 
 def _lower_rate(plan: _Plan, foreign: bool) -> Option:
-    newest = max(plan.diagnosis.survivors, key=lambda one: one.step or 0, default=None)
+    newest = _newest(plan)
     state = newest.state if newest else "unknown"
     values = {"healthy": (0.85, 0.7, 0.95), "rising": (0.35, 0.2, 0.5), "ruined": (0.1, 0.0, 0.2)}
     value, low, high = values.get(state, (0.3, 0.1, 0.5))
@@ -202,7 +206,10 @@ def _lower_rate(plan: _Plan, foreign: bool) -> Option:
         loss,
         _RECOVERED,
         ("optimiser state and place in the data are kept", "can be stopped as soon as it does not fall"),
-        ("starts from the newest weights, which are the most damaged",) if state in ("rising", "ruined") else (),
+        (
+            *(("starts from the newest weights, which are the most damaged",) if state in ("rising", "ruined") else ()),
+            *plan.guessed,
+        ),
         _cannot_resume(plan, foreign),
     )
 
@@ -226,7 +233,7 @@ def _rewind(plan: _Plan) -> Option:
         _scaled(plan.best),
         _RIGHT_RATE,
         (f"keeps {step:,} steps of training", plan.rates.says),
-        ("the optimiser begins anew, with a warm-up",),
+        ("the optimiser begins anew, with a warm-up", *plan.guessed),
         impossible,
     )
 
@@ -255,7 +262,10 @@ def _phased(plan: _Plan) -> Option:
             f"known after {first.steps:,} steps whether it is worth going on",
             f"keeps {step:,} steps of training",
         ),
-        ("the best loss is out of reach" if plan.best is not None else "how good it can get is unknown",),
+        (
+            "the best loss is out of reach" if plan.best is not None else "how good it can get is unknown",
+            *plan.guessed,
+        ),
         "" if start else "no checkpoint that can be read is left",
     )
 
@@ -264,7 +274,7 @@ def _restart(plan: _Plan, impossible: str) -> Option:
     leg = plan.leg(
         "restart", -(-plan.horizon // RESTART_BATCH), plan.rates.restart, RESTART_WARMUP * plan.phase_1, RESTART_BATCH
     )
-    if plan.best is not None and plan.best < float(plan.course.trend[0]):
+    if plan.best is not None and plan.best < float(plan.course.low[0]):
         chance = Chance(0.85, 0.8, 0.9, "prior", "the guide's; this run did learn before it was damaged")
     else:
         chance = Chance(0.5, 0.3, 0.7, "rule of thumb", "this run never learned: data or settings may be at fault")
@@ -277,7 +287,11 @@ def _restart(plan: _Plan, impossible: str) -> Option:
         _scaled(plan.best),
         _RIGHT_RATE,
         ("the best final loss", "no damage is carried along", plan.rates.says),
-        (f"{plan.step:,} steps of training are given up", f"batches {RESTART_BATCH} times as large: more memory"),
+        (
+            f"{plan.step:,} steps of training are given up",
+            f"batches {RESTART_BATCH} times as large: more memory",
+            *plan.guessed,
+        ),
         impossible,
     )
 
@@ -290,11 +304,19 @@ _RIGHT_RATE = "the best that this run reached, or up to 10% below it (the guide'
 
 
 def _cannot_resume(plan: _Plan, foreign: bool) -> str:
+    if not len(plan.course.trend):
+        return "no loss that is finite was logged"
     if foreign:
         return "another program's run cannot be resumed here, only begun anew from one of its checkpoints"
-    if not any(one.resumable for one in plan.diagnosis.survivors):
+    if _newest(plan) is None:
         return "no checkpoint with an optimiser's state is left"
     return ""
+
+
+def _newest(plan: _Plan) -> Survivor | None:
+    """That a run can go on from."""
+    usable = [one for one in plan.diagnosis.survivors if one.resumable and one.finite and one.state != "unreadable"]
+    return max(usable, key=lambda one: one.step or 0, default=None)
 
 
 def _recovered(plan: _Plan, level: float | None) -> Interval | None:

@@ -1,4 +1,4 @@
-"""Carrying a choice out with the ordinary trainer: phase 1, its judgement, then phase 2 or the restart.
+"""Carrying a plan out with the ordinary trainer: phase 1, its judgement, then phase 2 or the restart.
 
 Every step is written into the journal before and after it, so that a decision that was stopped or killed goes on where
 it stood. Trainings have run folders of their own; only a restart takes the damaged run's name, after that was moved.
@@ -7,29 +7,35 @@ it stood. Trainings have run folders of their own; only a restart takes the dama
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import math
+import os
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from tts_kernel.recovery import backup
-from tts_kernel.recovery.backup import Move
 from tts_kernel.recovery.choice import ChoiceError
 from tts_kernel.recovery.course import read_course
-from tts_kernel.recovery.damaged import Damaged, restart_base
-from tts_kernel.recovery.history import History, read_history
+from tts_kernel.recovery.diagnosis import is_alive
+from tts_kernel.recovery.history import History, Series, read_history
 from tts_kernel.recovery.journal import By, Journal
 from tts_kernel.recovery.judgement import GuideScore, RobustEstimate, disagreement, guide_score, robust_estimate
-from tts_kernel.recovery.options import Leg, Option
+from tts_kernel.recovery.plan import Plan, Step
 from tts_kernel.recovery.settings import Settings
 from tts_kernel.runs import Run, RunError, open_run, runs_folder
 from tts_kernel.training.launch import train
+from tts_kernel.training.outcome import TrainingError
 
 log = logging.getLogger(__name__)
 
-Watch = Callable[[Run, str], AbstractContextManager[object]]  # beside the training of a leg
-LATEST = "latest.pth"  # of a phase, which the next begins from
+Watch = Callable[[Run, str], AbstractContextManager[object]]  # beside the training of a step
+_NAN = Series(np.array([0]), np.array([np.nan]), np.array([np.nan]))
+KEPT = ("latest_full.pth", "config.yaml")  # of a checkpoint folder that is gone on from
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,12 @@ class Verdict:
     go_on: bool
     says: str
 
+    @staticmethod
+    def from_mapping(values: Mapping[str, Any]) -> Verdict:
+        """As the journal has it, where a number that is not finite is None."""
+        numbers: dict[str, Any] = {name: math.nan if v is None else v for name, v in values["estimate"].items()}
+        return Verdict(GuideScore(**values["score"]), RobustEstimate(**numbers), values["go_on"], values["says"])
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -48,203 +60,170 @@ class Ending:
 
     runs: tuple[str, ...]  # folders that were trained, in order
     loss: float  # of the metric that was diagnosed, at the end, by its trend
-    verdict: Verdict | None
     says: str
 
 
 @dataclass(frozen=True)
-class Step:
-    """One training of a plan: the leg, its run folder, the recipe's settings."""
+class Work:
+    """What carrying out needs beside the plan."""
 
-    leg: Leg
-    run: str
-    settings: Any
-    start: str  # the file it begins from; empty for the demo's base or a model from scratch
-
-    def __str__(self) -> str:
-        hours = "time unknown" if self.leg.hours is None else f"{self.leg.hours.value:.3g} h"
-        return (
-            f"train {self.leg.name}: {self.settings.max_steps:,} steps into {runs_folder() / self.run} from "
-            f"{self.start or 'the base of the demo, or scratch'} at rate {self.settings.learning_rate:.3g} ({hours})"
-        )
+    plan: Plan
+    damaged: Path  # the run's folder
+    recipe: ModuleType
+    asked: Settings
+    journal: Journal
+    watch: Watch = lambda run, leg: nullcontext()
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What carrying an option out will do. Nothing has been touched."""
-
-    option: Option
-    steps: tuple[Step, ...]  # in order
-    fallback: tuple[Step, ...]  # the restart, where phase 1 fails
-    moves: tuple[Move, ...]  # before a restart
-
-    def lines(self) -> list[str]:
-        """Every training and every file operation, in order: the dry run."""
-        if self.option.name == "restart":
-            return [*map(str, self.moves), *map(str, self.steps)]
-        lines = [str(self.steps[0])]
-        if self.option.name == "phased":
-            lines += ["judge it", f"  if it recovers: {self.steps[1]}"]
-            lines += [f"  if not: {each}" for each in (*self.moves, *self.fallback)]
-        return lines
-
-
-def make_plan(option: Option, restart: Option, damaged: Damaged, asked: Settings, name: str, journal: Journal) -> Plan:
-    """`name` is the decision's. Raises ChoiceError where the option cannot be carried out."""
-    if damaged.no_training or option.impossible:
-        raise ChoiceError(f"{option.name} cannot be carried out: {damaged.no_training or option.impossible}")
-    planned: tuple[Move, ...] = ()
-    restarts: tuple[Step, ...] = ()
-    if option.name in ("restart", "phased") and not restart.impossible:
-        where = damaged.name if damaged.ours else f"{name}-restart"
-        base = restart_base(asked, damaged.recipe_settings)
-        restarts = (_step(restart.legs[0], where, base, damaged, asked),)
-        known = journal.state("backup").get("moves")
-        if known is not None:
-            planned = tuple(Move(Path(source), Path(target)) for source, target in known)
-        else:
-            files = [one.path for one in damaged.diagnosis.survivors if one.kind != "base"]
-            planned = backup.moves(damaged.folder, files, ours=damaged.ours)
-    if option.name == "restart":
-        return Plan(option, restarts, (), planned)
-    steps: list[Step] = []
-    for leg in option.legs:
-        own = damaged.name if leg.name == "continue" else f"{name}-{leg.name.replace(' ', '')}"
-        start = str(option.start.path) if option.start else ""
-        if leg.name == "phase 2":
-            start = str(runs_folder() / steps[0].run / "checkpoints" / LATEST)
-        steps.append(_step(leg, own, start, damaged, asked))
-    return Plan(option, tuple(steps), restarts, planned)
-
-
-def carry_out(
-    plan: Plan, damaged: Damaged, asked: Settings, journal: Journal, by: By, watch: Watch | None = None
-) -> Ending:
+def carry_out(work: Work, by: By) -> Ending:
     """Train, judge, and train on, from wherever the journal stands. Raises RunError while a live process still writes
     the damaged run, BackupError before anything is moved, and what training raises; RunInterrupted where it was
     stopped: the same decision goes on from there."""
-    if damaged.diagnosis.alive and plan.option.name in ("restart", "continue", "lower rate"):
-        raise RunError(f"run {damaged.name} is still being trained by a live process; stop it first")
-    watch = watch or (lambda run, leg: nullcontext())
-    if plan.option.name == "restart" or plan.fallback:
-        backup.check(plan.moves, runs_folder())
-    journal.choose(plan.option.name, by)
-    if plan.option.name == "restart":
-        return _end(plan, [_restart(plan.steps[0], plan, damaged, journal, watch)], None, damaged, journal)
-    trained = [_train(plan.steps[0], damaged, journal, watch)]
-    verdict = None
-    if plan.option.name == "phased":
-        verdict = judge_phase_1(read_history(trained[0].folder), damaged, asked, plan.option)
-        journal.done("judgement", verdict=verdict)
-        log.info("%s", verdict.says)
-        if verdict.go_on:
-            trained.append(_train(plan.steps[1], damaged, journal, watch))
-        elif plan.fallback:
-            trained.append(_restart(plan.fallback[0], plan, damaged, journal, watch))
-        else:
-            journal.note("phase 1 failed and there is nothing to restart from")
-    return _end(plan, trained, verdict, damaged, journal)
+    plan, journal = work.plan, work.journal
+    if ended := journal.content.get("came_of_it"):
+        return Ending(tuple(ended["runs"]), float("nan") if ended["loss"] is None else ended["loss"], ended["says"])
+    if not journal.decided:
+        _check_alone(work)
+        if plan.moves:
+            backup.check(plan.moves, runs_folder())
+    journal.choose(plan.option, by, plan.to_mapping())
+    if plan.option == "restart":
+        return _end(work, [_restart(work, plan.steps[0])])
+    first = plan.steps[0]
+    if plan.option != "phased":
+        return _end(work, [_train(work, first)])
+    try:
+        trained = [_train(work, first)]
+        verdict = _verdict(work, trained[0])
+    except TrainingError as error:
+        if not (runs_folder() / first.run / "bad_steps").exists():  # memory, disk, a resume: nothing of the weights
+            raise
+        trained, verdict = [Run(runs_folder() / first.run)], _exploded(work, str(error))
+    if verdict["go_on"]:
+        trained.append(_train(work, plan.steps[1]))
+    elif plan.fallback:
+        trained.append(_restart(work, plan.fallback[0]))
+    return _end(work, trained)
 
 
-def judge_phase_1(history: History, damaged: Damaged, asked: Settings, option: Option) -> Verdict:
-    """By both rules; `judged_by` says which counts."""
-    metric, target = damaged.diagnosis.metric, option.loss.high if option.loss else None
-    series, validation = history[metric], history["val/loss"]
-    begun = option.start.loss if option.start else None
-    if begun is None:
-        begun = float(series.finite().values[:5].mean())
+def judge(history: History, plan: Plan, asked: Settings) -> Verdict:
+    """Phase 1 by both rules; `judged_by` says which counts."""
+    series, validation = history[plan.metric], history["val/loss"]
+    finite = series.finite().values
+    begun = plan.begun if plan.begun is not None else float(finite[:5].mean()) if len(finite) else float("nan")
     score = guide_score(series.values, validation.values)
     held = validation if len(validation) else None
-    estimate = robust_estimate(series, validation=held, start=begun, target=target)
+    estimate = robust_estimate(series, validation=held, start=begun, target=plan.target)
     chance = estimate.probability if asked.judged_by == "robust" else score.points / 100
     go_on = chance >= asked.go_on_above
     says = (
-        f"phase 1: estimate {estimate.probability:.0%} ({estimate.low:.0%} to {estimate.high:.0%}), the guide's score "
-        f"{score.points} ({score.advice}); by the {asked.judged_by} one it {'goes on' if go_on else 'ends here'} "
-        f"(from {asked.go_on_above:.0%})"
+        f"phase 1: estimate {estimate.probability:.0%} ({estimate.low:.0%} to {estimate.high:.0%}; {estimate.text}), "
+        f"the guide's score {score.points} ({score.advice}); by the {asked.judged_by} one it "
+        f"{'goes on' if go_on else 'ends here'} (from {asked.go_on_above:.0%})"
     )
-    if why := disagreement(score, estimate):
+    if why := disagreement(score, estimate, asked.go_on_above):
         says += f". The two disagree: {why}"
     return Verdict(score, estimate, go_on, says)
 
 
-def _step(leg: Leg, run: str, start: str, damaged: Damaged, asked: Settings) -> Step:
-    """The recipe's settings for one leg: those of the damaged run, with the leg's rate, steps, batch and start."""
-    before, facts = damaged.recipe_settings, damaged.diagnosis.facts
-    changes: dict[str, Any] = {
-        "run_name": run,
-        "warmup_steps": leg.warmup,
-        "grad_clip": leg.grad_clip,
-        "max_steps": leg.steps if leg.name == "phase 1" else min(leg.steps, asked.max_steps or leg.steps),
-        "batch_size": before.batch_size * leg.batch,
-        "launch": asked.launch,
-        "device": asked.device,
-    }
-    if before.optimizer == "prodigy":  # which finds its own rate, and scales it by this
-        changes["d_coef"] = before.d_coef * leg.rate
-    else:
-        changes["learning_rate"] = (facts.learning_rate or before.learning_rate) * leg.rate
-    if leg.name == "continue":
-        changes["max_steps"] += max(damaged.diagnosis.history.step, 0)
-    elif start:
-        changes["base_checkpoint"] = start
-    if leg.name in ("phase 1", "phase 2", "rewind"):
-        changes["seed"] = before.seed + 1  # another order than what these weights have just seen
-        changes |= damaged.recipe.trained_further(before, ours=damaged.ours or leg.name == "phase 2")
-    if leg.name in ("phase 1", "continue"):
-        changes |= {"schedule": "constant"}
-    if leg.name == "phase 1":
-        often = max(leg.steps // 5, 1)
-        changes |= {"validate_every": min(before.validate_every, often), "save_every": min(before.save_every, often)}
-    return Step(leg, run, replace(before, **changes), start)
+def _verdict(work: Work, run: Run) -> dict[str, Any]:
+    """Once: what was judged stays. Raises ChoiceError where phase 1 has logged too little to be judged."""
+    state = work.journal.state("judgement")
+    if state.get("state") == "done":
+        return dict(state["verdict"])
+    found = judge(read_history(run.folder), work.plan, work.asked)
+    if not found.estimate.measured:
+        raise ChoiceError(
+            f"{run.folder}: phase 1 cannot be judged by {work.plan.metric}: {found.estimate.text}. Decide anew with "
+            "another metric, or with more phase_1_steps"
+        )
+    return _judged(work, found)
 
 
-def _train(step: Step, damaged: Damaged, journal: Journal, watch: Watch) -> Run:
-    """One leg, to its end; at once where the journal says that it has been."""
-    run = Run(runs_folder() / step.run, resumed=True)
-    if journal.state(step.leg.name).get("state") == "done":
+def _exploded(work: Work, error: str) -> dict[str, Any]:
+    """Phase 1 that ended in values that are not finite has failed."""
+    nothing = robust_estimate(_NAN, start=0.0)
+    return _judged(work, Verdict(guide_score([float("nan")] * 2), nothing, False, f"phase 1 failed: {error}"))
+
+
+def _judged(work: Work, verdict: Verdict) -> dict[str, Any]:
+    work.journal.done("judgement", verdict=verdict)
+    log.info("%s", verdict.says)
+    return dict(work.journal.state("judgement")["verdict"])
+
+
+def _train(work: Work, step: Step) -> Run:
+    """One training, to its end; at once where the journal says that it has been."""
+    journal, run = work.journal, Run(runs_folder() / step.run, resumed=True)
+    if journal.state(step.name).get("state") == "done":
         return run
-    journal.begin(step.leg.name, run=step.run, settings=asdict(step.settings))
-    run = open_run(step.settings, step.run, prefix=damaged.recipe.__name__.rpartition(".")[2])
+    if not journal.state(step.name):
+        if (run.folder / "metrics.jsonl").exists():
+            raise RunError(
+                f"{run.folder}: is there already and was not begun by this decision; choose another run_name"
+            )
+        journal.begin(step.name, run=step.run, settings=asdict(step.settings))
+    run = open_run(step.settings, step.run, prefix="recovery")
+    if step.resume:
+        _link(Path(step.start), run)
     log.info("%s", step)
-    prepared = damaged.recipe.prepare(step.settings, run)
-    with watch(run, step.leg.name):
-        outcome = train(damaged.recipe, prepared, run)
-    journal.done(step.leg.name, outcome=outcome)
+    prepared = work.recipe.prepare(step.settings, run)
+    with work.watch(run, step.name):
+        outcome = train(work.recipe, prepared, run)
+    journal.done(step.name, outcome=outcome)
     return run
 
 
-def _restart(step: Step, plan: Plan, damaged: Damaged, journal: Journal, watch: Watch) -> Run:
+def _link(start: Path, run: Run) -> None:
+    """A second name for the checkpoint that is gone on from: files are replaced, never written into."""
+    for source, name in ((start, KEPT[0]), (start.parent / KEPT[1], KEPT[1])):
+        target = run.checkpoints / name
+        if source.is_file() and not target.exists():
+            try:
+                os.link(source, target)
+            except OSError:  # another file system, or one without links
+                backup.copy(source, target)
+
+
+def _restart(work: Work, step: Step) -> Run:
     """Move the old files out of the way, then train from the base."""
+    plan, journal = work.plan, work.journal
     if journal.state("backup").get("state") != "done":
+        if not any(move.done for move in plan.moves):
+            _check_alone(work)
         backup.check(plan.moves, runs_folder())
-        journal.begin("backup", moves=[[move.source, move.target] for move in plan.moves])
+        journal.begin("backup")
         for move in plan.moves:
             log.info("%s", move)
             move.carry_out()
         journal.done("backup")
-    return _train(step, damaged, journal, watch)
+    return _train(work, step)
+
+
+def _check_alone(work: Work) -> None:
+    if is_alive(work.damaged):
+        raise RunError(f"run {work.damaged.name} is still being trained by a live process; stop it first")
 
 
 def moved_to(journal: Journal) -> Path | None:
     """Where a restart has put the damaged run of this workbench; None where it is where it was."""
-    for _, target in journal.state("backup").get("moves", ()):
-        if Path(target).is_dir() and (Path(target) / "settings.json").is_file():
+    for _, target in journal.content.get("plan", {}).get("moves", ()):
+        if (Path(target) / "settings.json").is_file():
             return Path(target)
     return None
 
 
-def _end(plan: Plan, trained: Sequence[Run], verdict: Verdict | None, damaged: Damaged, journal: Journal) -> Ending:
-    metric = damaged.diagnosis.metric
-    course = read_course(read_history(trained[-1].folder)[metric])
+def _end(work: Work, trained: list[Run]) -> Ending:
+    plan = work.plan
+    course = read_course(read_history(trained[-1].folder)[plan.metric])
     loss = float(course.trend[-1]) if len(course.trend) else float("nan")
-    best = damaged.diagnosis.course.best
-    says = f"{plan.option.title}: {metric} ends at {loss:.4g}"
-    if best:
-        says += f"; the damaged run's best was {best.value:.4g}, it stood at {damaged.diagnosis.course.trend[-1]:.4g}"
-    if verdict is not None and not verdict.go_on and not plan.fallback:
+    says = f"{plan.title}: {plan.metric} ends at {loss:.4g} in {trained[-1].name}"
+    if plan.best is not None and plan.stood is not None:
+        says += f"; the damaged run's best was {plan.best:.4g}, it ended at {plan.stood:.4g}"
+    verdict: Mapping[str, Any] = work.journal.state("judgement").get("verdict", {})
+    if verdict and not verdict["go_on"] and not plan.fallback:
         says += ". Phase 1 failed, and there is nothing to restart from: name a base_checkpoint"
-    ending = Ending(tuple(run.name for run in trained), loss, verdict, says)
-    journal.know(came_of_it=ending)
-    journal.note("ended")
+    ending = Ending(tuple(run.name for run in trained), loss, says)
+    work.journal.know(came_of_it=ending)
+    work.journal.note("ended")
     return ending

@@ -24,7 +24,10 @@ def findings(diagnosis: Diagnosis) -> str:
     """Plain text, a finding a line, the worst first."""
     order = ("bad", "warning", "note", "good")
     found = sorted(diagnosis.findings, key=lambda one: order.index(one.severity))
-    return "\n".join(f"{one.severity:<8} {one.says} ({one.confidence:.0%} sure)" for one in found) or "nothing found"
+    return (
+        "\n".join(f"{one.severity:<8} {one.says} (rule of thumb {one.confidence:.2f})" for one in found)
+        or "nothing found"
+    )
 
 
 def ways_out(choice: Choice) -> str:
@@ -48,6 +51,8 @@ def _time(row: Weighed) -> str:
     if row.hours is None:
         return "time unknown (no throughput was logged)"
     text = f"{row.hours:.3g} h expected"
+    if row.option.hours is not None:
+        text += f" ({row.option.hours.low:.3g} to {row.option.hours.high:.3g} h if nothing goes wrong)"
     if row.hours_failure is not None and row.hours_success is not None:
         text += f", {row.hours_success:.3g} h if it works, {row.hours_failure:.3g} h if not"
     return text + ("" if row.fits else "; more than the hours at hand")

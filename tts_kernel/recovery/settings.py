@@ -42,12 +42,11 @@ class Settings:
     go_on_above: Share = 0.5  # phase 2 follows from this estimate on, a restart below it
     dry_run: bool = False  # list every step and file operation, and do none
     phase_1_steps: Count = 0  # 0 for as many as it takes to log 50 points
-    max_steps: Count = 0  # of each training but phase 1, for a look; 0 for all
-    demo_damage: NotNegative = 30.0  # of the demo's run: the factor on its rate that ruins it
-    demo_steps: Annotated[int, Field(ge=20)] = 80  # of the demo's run before the damage, and in it
+    demo_damage: NotNegative = 100.0  # of the demo's run: the factor on its rate that ruins it
+    demo_steps: Annotated[int, Field(ge=20)] = 60  # of the demo's run before the damage, and in it
+    demo_max_steps: Count = 40  # of each of the demo's trainings but phase 1; 0 for all
     launch: Launch = "inline"  # detached: a process of its own for each training
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: Count = 0
 
     def wishes(self) -> Wishes:
         """Raises ChoiceError for weights that are all zero."""

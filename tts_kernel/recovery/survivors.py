@@ -42,6 +42,7 @@ class Survivor:
     above_best: float | None  # how far that is above the best
     resumable: bool  # holds optimizer and step
     size: int  # bytes
+    finite: bool = True  # as far as its weights were looked at
 
 
 def find_survivors(folder: Path, course: Course | None) -> tuple[Survivor, ...]:
@@ -77,7 +78,7 @@ def _look_at(path: Path, course: Course | None) -> Survivor:
     else:
         written = content.get("written")
         verdict = state_at(course, step, not isinstance(written, Mapping) or bool(written.get("healthy", True)))
-    return Survivor(path, kind, step, *verdict, loss, above, resumable, size)
+    return Survivor(path, kind, step, *verdict, loss, above, resumable, size, finite=not lost)
 
 
 def _step_of(path: Path, content: Mapping[str, Any]) -> int | None:

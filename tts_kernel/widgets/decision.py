@@ -13,7 +13,7 @@ from tts_kernel.recovery.choice import Choice, Weighed, expected_pairs
 from tts_kernel.recovery.course import read_course
 from tts_kernel.recovery.diagnosis import Diagnosis
 from tts_kernel.recovery.history import History, read_history
-from tts_kernel.recovery.phases import Ending, Verdict
+from tts_kernel.recovery.phases import Verdict
 from tts_kernel.runs import Run, runs_folder
 from tts_kernel.widgets.figures import (
     BLUE,
@@ -43,11 +43,10 @@ def options(choice: Choice, run: Run) -> Path:
     return save_figure(draw_options(choice), run, "options")
 
 
-def phase_1(ending: Ending, diagnosis: Diagnosis, run: Run) -> Path:
-    """The figure of `draw_phase_1` as the decision's figures/phase_1.png. Only for an ending with a verdict."""
-    assert ending.verdict is not None
-    history = read_history(runs_folder() / ending.runs[0])
-    return save_figure(draw_phase_1(history, diagnosis, ending.verdict), run, "phase_1")
+def phase_1(name: str, diagnosis: Diagnosis, verdict: Verdict, run: Run) -> Path:
+    """The figure of `draw_phase_1` for the run `name`, as the decision's figures/phase_1.png."""
+    history = read_history(runs_folder() / name)
+    return save_figure(draw_phase_1(history, diagnosis, verdict), run, "phase_1")
 
 
 def draw_damage(diagnosis: Diagnosis) -> Figure:
@@ -97,7 +96,8 @@ def draw_phase_1(history: History, diagnosis: Diagnosis, verdict: Verdict) -> Fi
     """Phase 1's curve and trend beside the best of the damaged run and where it starts from, with both judgements."""
     figure, axes = make_figure(13, 4.2, 1, 1)
     axis, series = axes[0, 0], history[diagnosis.metric].finite()
-    axis.set_title(f"Phase 1, {plain(diagnosis.metric)}: {'go on' if verdict.go_on else 'restart'}", fontsize=11)
+    judged = ("go on" if verdict.go_on else "restart") if verdict.estimate.measured else "too early to judge"
+    axis.set_title(f"Phase 1, {plain(diagnosis.metric)}: {judged}", fontsize=11)
     if not len(series):
         say_instead(axis, "nothing has been logged yet", GREY)
         return figure
@@ -113,6 +113,7 @@ def draw_phase_1(history: History, diagnosis: Diagnosis, verdict: Verdict) -> Fi
         f"estimate {estimate.probability:.0%} ({estimate.low:.0%} to {estimate.high:.0%}), slope "
         f"{estimate.slope:+.3g} per 1,000 steps\nguide's score {score.points}: {score.advice}"
     )
+    text = text if estimate.measured else estimate.text
     axis.text(0.99, 0.97, text, ha="right", va="top", transform=axis.transAxes, fontsize=9)
     axis.set_ylabel("loss")
     label_steps(axis)

@@ -17,10 +17,10 @@ import ipywidgets as widgets
 from tts_kernel.recovery.choice import ChoiceError
 from tts_kernel.recovery.decide import Decision
 from tts_kernel.recovery.history import read_history
-from tts_kernel.recovery.phases import judge_phase_1
+from tts_kernel.recovery.phases import judge
 from tts_kernel.recovery.report import ways_out
 from tts_kernel.runs import Run
-from tts_kernel.training.launch.session import STOP
+from tts_kernel.training.outcome import RunInterrupted
 from tts_kernel.widgets.curves import draw_training
 from tts_kernel.widgets.decision import draw_damage, draw_options, draw_phase_1
 from tts_kernel.widgets.figures import png
@@ -35,12 +35,14 @@ class Panel:
         self.decision, asked = decision, decision.settings
         self.working: threading.Thread | None = None
         self.training: Run | None = None  # that STOP is for
+        self.stopping = False
 
         self.time = _slider(asked.time_weight, 2, "time matters")
         self.quality = _slider(asked.quality_weight, 2, "quality matters")
         self.risk = _slider(asked.risk_weight, 2, "certainty matters")
-        self.probability = _slider(asked.success_probability, 1, "phase 1 succeeds")
+        self.probability = _slider(asked.success_probability, 1, "phase 1 succeeds*")
         self.way = widgets.Dropdown(options=["auto"], description="do", layout={"width": "330px"})
+        self.wanted: str = asked.decision  # by the parameters, until the panel says otherwise
         self.says, self.table, self.note = widgets.HTML(), widgets.HTML(), widgets.HTML()
         wide = {"width": "100%"}
         self.course = widgets.Image(format="png", layout=wide, value=png(draw_damage(decision.damaged.diagnosis)))
@@ -51,7 +53,9 @@ class Panel:
             for text, icon, style in (("dry run", "list", ""), ("START", "play", "success"), ("STOP", "stop", "danger"))
         )
         self.stop.disabled = True
-        left = widgets.VBox([self.time, self.quality, self.risk, self.probability])
+        left = widgets.VBox(
+            [self.time, self.quality, self.risk, self.probability, widgets.HTML("* chance, 0 for the estimate")]
+        )
         buttons = widgets.HBox([self.dry, self.start, self.stop])
         right = widgets.VBox([self.way, buttons, self.says], layout={"flex": "1 1 400px"})
         above = widgets.HBox([left, right], layout={"flex_flow": "row wrap"})
@@ -80,8 +84,9 @@ class Panel:
         possible = [one.option.name for one in choice.weighed if not one.option.impossible]
         names = ["auto", *dict.fromkeys("continue" if name == "lower rate" else name for name in possible)]
         if tuple(names) != self.way.options:
-            chosen = self.way.value if self.way.value in names else "auto"
+            chosen = next((name for name in (self.wanted, self.way.value) if name in names), "auto")
             self.way.options, self.way.value = names, chosen
+            self.wanted = chosen
         self.says.value = f"<b>{html.escape(choice.says)}</b>"
         self.picture.value = png(draw_options(choice))
         self.table.value = f"<pre style='font-size: 12px; line-height: 1.3'>{html.escape(ways_out(choice))}</pre>"
@@ -93,16 +98,16 @@ class Panel:
 
     def _dry_run(self, _: object = None) -> None:
         try:
-            asked = self._asked()
-            assert asked.chosen is not None, "the panel has no report"
-            self._say("\n".join(asked.plan(asked.chosen).lines()))
+            plan = self._asked().plan()
+            assert plan is not None, "the panel has no report"
+            self._say("\n".join(plan.lines()))
         except (ValueError, OSError) as error:
             self._say(str(error))
 
     def _start(self, _: object = None) -> None:
         if self.working is not None and self.working.is_alive():
             return
-        self.start.disabled, self.stop.disabled = True, False
+        self.start.disabled, self.stop.disabled, self.stopping = True, False, False
         self.working = threading.Thread(target=self._carry_out, name=f"decision {self.decision.run.name}", daemon=True)
         self.working.start()
 
@@ -112,19 +117,23 @@ class Panel:
             self._say(ending.says if ending else "nothing was carried out: dry_run is set")
         except KeyboardInterrupt as stopped:  # RunInterrupted
             self._say(f"{stopped}\nSTART goes on from there.")
-        except (ValueError, RuntimeError, OSError) as error:
-            self._say(str(error))
+        except Exception as error:  # of a thread, whose end nobody would see
+            self._say(f"{type(error).__name__}: {error}")
         finally:
             self.start.disabled, self.stop.disabled = False, True
 
     def _stop(self, _: object = None) -> None:
+        self.stopping = True  # also between two trainings
         if self.training is not None:
-            (self.training.folder / STOP).touch()
+            self.training.stop_file.touch()
+        if self.working is not None and self.working.is_alive():
             self._say("Asked to stop: it finishes its step, saves, and ends.")
 
     @contextmanager
     def _watch(self, run: Run, leg: str) -> Iterator[None]:
         """Draw the curve of a leg while it trains; of phase 1 with its judgement so far."""
+        if self.stopping:
+            raise RunInterrupted(f"stopped before {leg}")
         over = threading.Event()
 
         def draw() -> None:
@@ -146,9 +155,9 @@ class Panel:
     def _draw(self, run: Run, leg: str) -> None:
         history = read_history(run.folder)
         diagnosis = self.decision.damaged.diagnosis
-        if leg == "phase 1" and len(history[diagnosis.metric].finite()):
-            option = next(one for one in self.decision.options if one.name == "phased")
-            verdict = judge_phase_1(history, self.decision.damaged, self.decision.settings, option)
+        plan = self._asked().plan()
+        if leg == "phase 1" and plan is not None and len(history[diagnosis.metric].finite()):
+            verdict = judge(history, plan, self.decision.settings)
             self.progress.value = png(draw_phase_1(history, diagnosis, verdict))
         else:
             self.progress.value = png(draw_training(history))

@@ -6,12 +6,13 @@ the loss rose or after.
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from tts_kernel.recipes.indextts2.settings import Settings
 from tts_kernel.recipes.indextts2.train import prepare, train
-from tts_kernel.runs import Run, open_run, runs_folder
+from tts_kernel.runs import Run, RunError, open_run, runs_folder, write_atomically
 from tts_kernel.training.speed import DeviceName
 
 log = logging.getLogger(__name__)
@@ -45,13 +46,18 @@ class Damage:
     steps: int  # before, and again with the damage
 
 
-def damage_demo(name: str, damage: Damage, device: DeviceName, seed: int) -> Run:
-    """The run `name`, trained on the demo, damaged, and without what was saved before. One that is there already is
-    finished, or taken as it is."""
-    settings = replace(HEALTHY, run_name=name, device=device, seed=seed)
-    healthy = replace(settings, max_steps=damage.steps)
-    ruined = replace(settings, max_steps=2 * damage.steps, learning_rate=damage.factor * settings.learning_rate)
+def damage_demo(name: str, damage: Damage, device: DeviceName) -> Run:
+    """The run `name`, trained on the demo, damaged, and without what was saved before. One that was made before is
+    finished, or taken as it is. Raises RunError for a folder that is something else."""
     folder = runs_folder() / name
+    made = json.dumps(asdict(damage))
+    mark = folder / "damage.json"
+    if folder.exists() and (mark.read_text(encoding="utf-8") if mark.is_file() else "") != made:
+        raise RunError(f"{folder}: is there and is no demo with {damage}; choose another run_name, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(mark, made)
+    healthy = replace(HEALTHY, run_name=name, device=device, max_steps=damage.steps)
+    ruined = replace(healthy, max_steps=2 * damage.steps, learning_rate=damage.factor * healthy.learning_rate)
     for phase in (healthy, ruined):
         run = open_run(phase, name, prefix="damaged")
         if _step(run) >= phase.max_steps:
