@@ -1,0 +1,1 @@
+"""Text to waveform from checkpoints, and the voices that a server offers."""
