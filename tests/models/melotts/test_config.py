@@ -8,7 +8,13 @@ import pytest
 
 from tests.models.melotts.tiny_models import CONFIG
 from tts_kernel.models.melotts.config import ConfigError, DurationDiscriminatorConfig, SynthesizerConfig
-from tts_kernel.models.melotts.config_values import config_from_mapping, config_from_public, read_config, to_mapping
+from tts_kernel.models.melotts.config_values import (
+    config_from_mapping,
+    config_from_public,
+    read_commented_json,
+    read_config,
+    to_mapping,
+)
 
 CASES = Path(__file__).parents[2] / "fixtures" / "parity" / "melotts"
 
@@ -137,3 +143,44 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str, message: s
         read_config(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="not found; put the config"):
         read_config(tmp_path / "other.json")
+
+
+def test_comments_in_json_are_no_values_and_strings_are_no_comments(tmp_path: Path) -> None:
+    commented = tmp_path / "config_bge_m3.json"
+    commented.write_text(
+        """{ // the guide's values
+  "train": {"batch_size": 6, /* halve it
+     when memory is short */ "learning_rate": 3e-4},  # Adam
+  "data": {"training_files": "http://host/#1", "quote": "a \\" // b, }", "list": [1, 2, /* 3 */]},
+  "n_speakers": 256, // "c_mel": 45
+}""",
+        encoding="utf-8-sig",
+    )
+    assert read_commented_json(commented) == {
+        "train": {"batch_size": 6, "learning_rate": 3e-4},
+        "data": {"training_files": "http://host/#1", "quote": 'a " // b, }', "list": [1, 2]},
+        "n_speakers": 256,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{/* two\nlines */\n"a": }', "not JSON.*line 3 column 6"),
+        ('{"a": 1 // }', "not JSON"),
+        ('{"a": {"b": 1, "b": 2}}', "'b' stands there twice"),
+        ("3", "holds a int"),
+    ],
+)
+def test_commented_json_that_cannot_be_read_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        read_commented_json(tmp_path / "config.json")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ConfigError, match="not JSON"):
+        read_commented_json(tmp_path / "config.json")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_commented_json(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -24,6 +25,9 @@ _FIXED: dict[type, dict[str, Any]] = {
     },
 }
 _IGNORED: dict[type, set[str]] = {SynthesizerConfig: {"n_layers_q", "use_duration_discriminator"}}
+_STRING = r'"(?:\\.|[^"\\\n])*"'  # what looks like a comment in it is none
+_COMMENTS = re.compile(rf"{_STRING}|//[^\n]*|#[^\n]*|/\*.*?\*/", re.DOTALL)
+_LAST_COMMAS = re.compile(rf"{_STRING}|,(?=\s*[}}\]])")
 _AUDIO = {"sampling_rate": 44_100, "filter_length": 2048, "hop_length": 512, "n_mel_channels": 128}  # of section data
 
 
@@ -120,15 +124,40 @@ def _section(values: Mapping[str, Any], name: str, problems: list[str]) -> Mappi
 
 def read_config(path: Path) -> PublicConfig:
     """`config_from_public` of a file. Raises ConfigError also where there is none, or no JSON in it."""
+    return config_from_public(read_commented_json(path), where=str(path))
+
+
+def read_commented_json(path: Path) -> dict[str, Any]:
+    """A JSON object with comments, as in the guide's config_bge_m3.json: `//` and `#` to the end of the line, `/* */`,
+    and the comma that is left over where the last entry is commented out.
+    Raises ConfigError where there is no such file or object, with the line of what is wrong, or for a repeated key."""
+    repeated: list[str] = []
+
+    def gather(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        repeated.extend(name for name in found if [key for key, _ in pairs].count(name) > 1)
+        return found
+
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        text = _COMMENTS.sub(_blank, Path(path).read_text(encoding="utf-8-sig"))
+        values = json.loads(_LAST_COMMAS.sub(_blank, text), object_pairs_hook=gather)
     except FileNotFoundError:
         raise ConfigError(f"{path}: not found; put the config.json that belongs to the checkpoint beside it") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a file of settings") from error
+    except ValueError as error:  # JSON's and UTF-8's errors are ValueErrors
         raise ConfigError(f"{path}: not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds a {type(values).__name__}, expected sections train, data and model")
-    return config_from_public(values, where=str(path))
+        raise ConfigError(f"{path}: holds a {type(values).__name__}, expected an object of settings")
+    if repeated:
+        raise ConfigError(f"{path}: {', '.join(map(repr, repeated))} stands there twice; keep one")
+    return values
+
+
+def _blank(found: re.Match[str]) -> str:
+    """Spaces in the place of what is no string, so that an error still names the line and the column."""
+    part = found.group()
+    return part if part.startswith('"') else re.sub(r"[^\n]", " ", part)
 
 
 def _typed(value: Any, default: Any, name: str, problems: list[str]) -> Any:
