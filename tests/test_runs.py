@@ -193,5 +193,15 @@ def test_a_resume_takes_back_what_was_logged_after_its_checkpoint(tmp_path: Path
 
 
 def test_a_result_carries_the_name_of_its_run() -> None:
-    path = open_run(Chosen(), "first", "x").write_result(accuracy=0.5)
-    assert json.loads(path.read_text(encoding="utf-8")) == {"run": "first", "accuracy": 0.5}
+    run = open_run(Chosen(), "first", "x")
+    path = run.write_result(accuracy=0.5)
+    assert json.loads(path.read_text(encoding="utf-8")) == run.result() == {"run": "first", "accuracy": 0.5}
+
+
+def test_a_part_is_a_run_folder_inside_its_run_and_is_started_and_stopped_with_it() -> None:
+    run = open_run(Chosen(), "first", "x")
+    part = run.part("flow")
+    assert part.folder == run.folder / "flow"
+    assert part.checkpoints.is_dir()
+    assert part.name == "first"
+    assert part.stop_file == run.stop_file == run.folder / "stop"

@@ -67,10 +67,23 @@ class Run:
 
     folder: Path
     resumed: bool = False
+    inside: Run | None = None  # the run that this one is a part of
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        """By which the run is started again."""
+        return self.inside.name if self.inside else self.folder.name
+
+    @property
+    def stop_file(self) -> Path:
+        """Whoever makes it asks the run to save and stop."""
+        return self.inside.stop_file if self.inside else self.folder / "stop"
+
+    def part(self, name: str) -> Run:
+        """The folder of one of several models that the run trains, a run folder of its own. Made if it is new."""
+        part = Run(self.folder / name, self.resumed, inside=self)
+        part.checkpoints.mkdir(parents=True, exist_ok=True)
+        return part
 
     @property
     def checkpoints(self) -> Path:
@@ -139,6 +152,10 @@ class Run:
         path = self.folder / "result.json"
         write_atomically(path, json.dumps({"run": self.name, **values}, indent=1, ensure_ascii=False) + "\n")
         return path
+
+    def result(self) -> dict[str, Any]:
+        """What `write_result` wrote."""
+        return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
 
     def start_logging(self, rank: int = 0) -> None:
         """One line per event to the notebook's or terminal's output, and with its time to the run's run.log."""

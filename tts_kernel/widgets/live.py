@@ -20,7 +20,6 @@ from IPython.display import DisplayHandle, display
 from tts_kernel.recovery.history import History, read_history
 from tts_kernel.runs import Run
 from tts_kernel.training.launch.hold import in_use
-from tts_kernel.training.launch.session import STOP
 from tts_kernel.widgets.curves import describe, draw_training, duration
 from tts_kernel.widgets.figures import png
 
@@ -89,7 +88,7 @@ class Panel:
             self._pressed = now
             self.stop.description, self.note.value = "really STOP?", ASK
             return
-        (self.run.folder / STOP).touch()
+        self.run.stop_file.touch()
         self.stop.description, self.stop.disabled, self.note.value = "stopping", True, ASKED
 
     def forget_press(self) -> None:
