@@ -3,7 +3,7 @@
 # to `python -m benchmarks.data`, whose --help lists the rest.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lab check notebooks bench-data bench-training clean distclean
+.PHONY: help env demo test lab check notebooks bench-data bench-training bench-diagnosis clean distclean
 
 PYTHON ?=
 JOBS ?= 2
@@ -57,6 +57,9 @@ bench-data: env ## measure the data layer at the guide's size (15 minutes, 20 GB
 
 bench-training: env ## measure the training engine beside a plain loop (over an hour), write docs/benchmarks/training.md
 	@$(BIN)/python -m benchmarks.training $(if $(SCRATCH),--scratch $(SCRATCH)) $(BENCH_ARGS)
+
+bench-diagnosis: env ## measure the diagnosis of damaged runs on simulated ones (4 minutes), write docs/benchmarks/recovery.md
+	@$(BIN)/python -m benchmarks.diagnosis $(BENCH_ARGS)
 
 clean: ## remove caches and build leftovers; keeps .venv and runs
 	@echo "clean: removing caches (.venv and runs stay)"

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.recipes.cosyvoice2.bench import Bench
 from tts_kernel.audio import wav as audio
 from tts_kernel.recipes.cosyvoice2 import train
 from tts_kernel.synthesis import learned
+from tts_kernel.synthesis.speakers import Speakers
 
 
 class ByPitch:
@@ -68,3 +70,19 @@ def test_a_model_that_an_earlier_session_trained_is_heard_too(bench: Bench) -> N
         "llm": run.folder / "llm" / "epoch_1_whole.pt",
         "flow": run.folder / "flow" / "epoch_1_whole.pt",
     }
+
+
+def test_a_trained_voice_is_exported_and_speaks_from_its_folder(bench: Bench) -> None:
+    prepared, run = bench.prepare(spoken=1), bench.run()
+    assert learned.export(prepared, run) is None
+    train(prepared, run)
+    config = learned.export(prepared, run)
+    assert config == run.folder / "export" / "speaker_config.json"
+    (run.folder / "export").rename(run.folder.parent / "moved")
+    voices = Speakers.from_config(run.folder.parent / "moved" / "speaker_config.json")
+    assert len(voices.names) == 1
+    wav = voices.synthesize(learned.sentences(prepared)[0], generator=torch.Generator().manual_seed(0))
+    assert np.isfinite(wav).all()
+    seeded = torch.Generator().manual_seed(prepared.settings.seed)
+    same = voices.synthesize(learned.sentences(prepared)[0], generator=seeded)
+    np.testing.assert_allclose(same, learned.speak(prepared, run, "after")[0][0], atol=1e-5)

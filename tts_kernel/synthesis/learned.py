@@ -21,6 +21,7 @@ from tts_kernel.evaluation.similarity import Clip, Similarity, speaker_similarit
 from tts_kernel.recipes.cosyvoice2 import Prepared, Settings
 from tts_kernel.runs import Run, project_path, write_atomically
 from tts_kernel.synthesis.cosyvoice2 import Synthesizer
+from tts_kernel.synthesis.export import export_voice
 from tts_kernel.synthesis.voice import Voice
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,31 @@ def similarity(prepared: Prepared, run: Run, clips: dict[When, list[Clip]]) -> d
     values: dict[str, Any] = {when: asdict(each) for when, each in found.items()}
     write_atomically(run.folder / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     return found
+
+
+def export(prepared: Prepared, run: Run) -> Path | None:
+    """The trained voice under its speaker's name as a folder that speaks by itself, the run's export/; a model that was
+    not trained is the base's. The path of its speaker_config.json; None where nothing was trained. Raises
+    SpeakerError."""
+    trained = _trained(run)
+    if not trained:
+        return None
+    row, base = _rows(prepared)[0], project_path(prepared.settings.base_model)
+    return export_voice(
+        run.folder / "export",
+        row["spk"],
+        llm=trained.get("llm", base / "llm.pt"),
+        flow=trained.get("flow", base / "flow.pt"),
+        embedding=torch.from_numpy(row["spk_embedding"]),
+        base=base,
+        description=f"trained by run {run.name}",
+        default=True,
+    )
+
+
+def sentences(prepared: Prepared) -> list[str]:
+    """The held-out sentences that are spoken."""
+    return [row["text"] for row in _rows(prepared)[: prepared.settings.spoken]]
 
 
 def _trained(run: Run) -> dict[str, Path]:
