@@ -33,12 +33,13 @@ class BadStep:
     pairs: Sequence[Mapping[str, Any]]  # id and lengths of each
     parameters: Mapping[str, int]  # name -> how many values of its gradient are not finite
     position: Position | None  # where the data go on
+    stands: str = "the weights are as they were"
 
     def __str__(self) -> str:
         names = ", ".join(str(pair["id"]) for pair in self.pairs[:4]) + (" ..." if len(self.pairs) > 4 else "")
         return (
             f"step {self.step}: the loss or its gradient is not finite (losses {dict(self.losses)}, gradient norm "
-            f"{self.gradient_norm}); the step was not taken and the weights are as they were. Pairs: {names}; the rest "
+            f"{self.gradient_norm}); the step was not taken and {self.stands}. Pairs: {names}; the rest "
             f"is in {self.file}"
         )
 

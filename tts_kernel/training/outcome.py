@@ -7,7 +7,7 @@ from typing import Literal
 
 from tts_kernel.data.loader import LoaderSettings
 from tts_kernel.training.guards import OnOutOfMemory, OnSpike
-from tts_kernel.training.speed import Precision
+from tts_kernel.training.speed import ScaledPrecision
 
 Status = Literal["finished", "mels exhausted", "step limit reached", "stopped early"]
 
@@ -42,7 +42,7 @@ class LoopSettings:
     on_out_of_memory: OnOutOfMemory = "stop"
     aim: bool = False
     loader: LoaderSettings = field(default_factory=LoaderSettings)
-    precision: Precision = "auto"
+    precision: ScaledPrecision = "auto"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Interval:
         last = self.steps[-1]
         means = {
             name: last[name]
-            if name in ("train/lr", "train/grl_lambda")
+            if name in ("train/lr", "train/grl_lambda", "learning_rate")
             else fmean(step[name] for step in self.steps if name in step)
             for name in dict.fromkeys(name for step in self.steps for name in step)
         }
@@ -80,7 +80,7 @@ def memory_gb(device: torch.device) -> float:
 
 def describe(step: int, horizon: int, metrics: Mapping[str, float]) -> str:
     """The one log line of an interval; its time left is to the step where the session will end."""
-    own = {name.removeprefix("train/"): value for name, value in metrics.items()}
+    own = {name.removeprefix("train/"): value for name, value in metrics.items() if name.startswith("train/")}
     seconds = int(own.pop("eta_seconds"))
     steps, tokens, memory = (own.pop(f"{name}") for name in ("steps_per_second", "tokens_per_second", "memory_gb"))
     if not own["skipped"]:

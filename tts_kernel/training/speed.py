@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
+ScaledPrecision = Literal["auto", "float32", "bfloat16", "float16"]  # float16 only where losses are scaled
 Attention = Literal["fused", "eager"]
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune"]
 
@@ -30,7 +31,7 @@ CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune"]
 class SpeedSettings:
     """What may change the speed of a step, and its rounding, but not what it computes."""
 
-    precision: Precision = "auto"
+    precision: ScaledPrecision = "auto"
     attention: Attention = "fused"  # eager: torch's plain products and softmax, in every attention of every model
     tf32: bool = True  # float32 products and convolutions on tensor cores, with 10 bits of mantissa
     cudnn_benchmark: bool = True  # try convolution algorithms, once for each shape
@@ -45,9 +46,11 @@ def choose_device(name: DeviceName) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def autocast(device: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
+def autocast(device: torch.device, precision: ScaledPrecision) -> Callable[[], AbstractContextManager[object]]:
     """What to compute a forward pass in. "auto" is bfloat16 on a GPU that has it, float32 elsewhere.
     Raises ValueError if bfloat16 is asked for on a GPU without it."""
+    if precision == "float16":
+        return lambda: torch.autocast(device.type, dtype=torch.float16)
     capable = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bfloat16" and not capable:
         raise ValueError(f"precision is 'bfloat16', but {torch.cuda.get_device_name(device)} lacks it; use 'float32'")

@@ -51,6 +51,7 @@ class Standing:
     train_last: dict[str, float] = field(default_factory=dict)
     interval: list[dict[str, float]] = field(default_factory=list)  # metrics since the last log line
     usual_loss: dict[str, Any] = field(default_factory=dict)  # of the spike watch
+    updater: dict[str, Any] = field(default_factory=dict)  # of what takes the steps, beyond the optimizer's state
 
     def to_mapping(self) -> dict[str, Any]:
         return asdict(self)
@@ -110,7 +111,7 @@ class RunState:
             "optimizer": self.processes.whole(self.optimizer.state_dict()),
             "optimizer_type": type(self.optimizer).__name__.lower(),
             "scheduler": {"last_epoch": now.step},
-            "scaler": None,  # bfloat16 needs none; the key is the guide's
+            "scaler": now.updater or None,  # bfloat16 needs none; the key is the guide's
             "manifests": self.identity.get("manifests"),
             "standing": now.to_mapping(),
             "batch_size": self.plan.batch_size,

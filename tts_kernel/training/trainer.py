@@ -41,7 +41,7 @@ from tts_kernel.training.progress import Clock, Interval, Pace, describe, memory
 from tts_kernel.training.signals import StopRequests, stop_requests
 from tts_kernel.training.speed import autocast
 from tts_kernel.training.state import RunState, Standing
-from tts_kernel.training.update import Objective, Updated, Updater
+from tts_kernel.training.update import Objective, TakesSteps, Updated, Updater
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +64,15 @@ class Trainer:
         identity: Mapping[str, Any],
         digest: Callable[[int], int],
         recorded: Mapping[str, Any],
+        updater: TakesSteps | None = None,
+        after_validation: Callable[[int], None] | None = None,
+        after_save: Callable[[RunState], None] | None = None,
     ) -> None:
         """`rate` is the factor on the peak rate by update. `identity` holds what a resume must not change (the
         horizon is added), by name, as plain values; it is stored in every checkpoint, as are the settings in
         `recorded`. `digest(n)` is a checksum of the first n rows of the plan and their order: a resume compares it over
-        the rows begun with."""
+        the rows begun with. `updater` takes the steps of an objective that is more than one loss. The main process
+        calls `after_validation` with the step, the model in eval mode, and `after_save` with what was saved."""
         self.run, self.objective, self.optimizer, self.rate = run, objective, optimizer, rate
         self.model, self.processes, self.settings = objective.model, processes, settings
         assert isinstance(objective, nn.Module)
@@ -79,7 +83,7 @@ class Trainer:
         loading = replace(settings.loader, pin_memory=pinned)
         self.loader = BatchLoader(data, self.plan, loading)
         self.held_loader = BatchLoader(held, held_plan.share(rank, world), loading)
-        self.horizon = plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
+        self.horizon = self.plan.updates_per_epoch(settings.grad_accumulation) * settings.epochs
         self.state = RunState(
             objective.model,
             optimizer,
@@ -92,7 +96,8 @@ class Trainer:
         self.autocast = autocast(processes.device, settings.precision)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        self.updater = Updater(
+        self.after_validation, self.after_save = after_validation, after_save
+        self.updater: TakesSteps = updater or Updater(
             objective,
             processes.wrap(objective),
             optimizer,
@@ -121,10 +126,7 @@ class Trainer:
         try:
             done = self.updater(micro_batches, totals)
         except torch.OutOfMemoryError as error:
-            half, rest = divmod(self.plan.batch_size, 2)
-            double = 2 * self.settings.grad_accumulation
-            way = f"batch_size {half} and grad_accumulation {double}, which is the same update"
-            way = "gradient_checkpointing" if rest else f"{way}, or with on_out_of_memory 'split'"
+            way = self.updater.advice(self.plan.batch_size, self.settings.grad_accumulation)
             raise TrainingError(
                 f"step {self.now.step + 1}: out of GPU memory at batch_size {self.plan.batch_size}; resume run "
                 f"{self.run.name} with {way}"
@@ -133,6 +135,8 @@ class Trainer:
         self.now.parts = self.updater.parts
         if done.taken:
             self.now.bad_steps = 0
+        elif done.excused:
+            self.updater.clear()
         else:
             self._refuse(micro_batches, done)
         return done
@@ -151,6 +155,7 @@ class Trainer:
             pairs=[fact for share in shares for fact in share],
             parameters=gradients,
             position=micro_batches[-1].position,
+            stands=done.stands,
         )
         if self.processes.main:
             bad.write(self.run.folder)
@@ -323,7 +328,7 @@ class Trainer:
         self.now.position = micro_batches[-1].position
         clock.add(done.tokens)
         self.pace.steps += 1
-        metrics = {**extra, "train/lr": done.rate, "train/skipped": float(not done.taken)}
+        metrics = {**extra, **done.extra, "train/lr": done.rate, "train/skipped": float(not done.taken)}
         if not done.taken:
             self.interval.add(metrics)
             return None
@@ -361,6 +366,11 @@ class Trainer:
 
     def _validate_and_log(self) -> dict[str, float]:
         self.now.val_last = self.validate()
+        if self.after_validation is not None and self.processes.main:
+            with self.at_rest():
+                self.model.eval()
+                self.after_validation(self.now.step)
+                self.model.train()
         self._validated_at = self.now.step
         self._log(self.now.step, self.now.val_last)
         loss = self.now.val_last["val/loss"]
@@ -430,6 +440,7 @@ class Trainer:
     def save(self) -> None:
         """latest_full.pth, latest.pth and the step file. All processes have to call it."""
         self.now.interval, self.now.usual_loss = self.interval.steps, self.watch.state()
+        self.now.updater = self.updater.state()
         weights = self.state.weights()
         full = self.state.full(weights)  # with the weights that are trained on
         if self.two_kinds:
@@ -437,6 +448,8 @@ class Trainer:
                 weights["model"] = {name: value.clone() for name, value in self.model.state_dict().items()}
         if self.processes.main:
             self.checkpoints.save_latest(weights, full, self.now.step, healthy=not self.watch.suspicious)
+            if self.after_save is not None:
+                self.after_save(self.state)
         self._saved_at = self.now.step
 
     def resume_if_started(self) -> None:
@@ -459,6 +472,7 @@ class Trainer:
         if self.state.restore(content):
             self._saved_at = self.now.step
         self.updater.parts = self.now.parts if self.settings.on_out_of_memory == "split" else 1
+        self.updater.restore(self.now.updater)
         self.interval.steps = list(self.now.interval)
         self.watch.restore(self.now.usual_loss)
 

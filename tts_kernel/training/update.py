@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -64,6 +64,52 @@ class Updated:
     norm: float  # of the gradient before clipping
     rate: float  # that reached the weights
     taken: bool  # False: a loss or the gradient is not finite, and the weights are as they were
+    excused: bool = False  # not taken for a loss scale that was too high, which is lower now
+    extra: Mapping[str, float] = field(default_factory=dict)  # metrics to log beside, with full names
+    stands: str = "the weights are as they were"  # of one that was not taken
+
+
+class TakesSteps(Protocol):
+    """What the loop asks of whatever takes a run's optimiser steps."""
+
+    parts: int  # forward passes that a micro-batch is taken in
+
+    @property
+    def trainable(self) -> Sequence[nn.Parameter]:
+        """That the optimizer has."""
+
+    def totals(self, batches: Iterable[Any], requests: Sequence[bool] = ()) -> tuple[dict[str, int], list[bool]]:
+        """Targets by name of all processes' batches, and whether any process makes each of the requests."""
+
+    def __call__(self, micro_batches: Sequence[Any], totals: Mapping[str, int]) -> Updated:
+        """One update. A gradient that is not finite stays, for a report, until `clear`."""
+
+    def clear(self) -> None: ...
+
+    def advice(self, batch_size: int, grad_accumulation: int) -> str:
+        """What to set where memory does not suffice."""
+
+    def state(self) -> dict[str, Any]:
+        """Beyond the optimizer's: plain values, for a checkpoint."""
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+def targets(
+    objective: Objective, processes: Processes, batches: Iterable[AnyBatch], requests: Sequence[bool] = ()
+) -> tuple[dict[str, int], list[bool]]:
+    """Targets by name of all processes' batches, and whether any process makes each of the requests."""
+    counted: dict[str, int] = defaultdict(int)
+    for batch in batches:
+        if not batch.idle:
+            for name, count in objective.counts(batch).items():
+                counted[name] += count
+    names = objective.names
+    if processes.world == 1:
+        return {name: counted[name] for name in names}, list(requests)
+    mine = [*(counted[name] for name in names), *map(int, requests)]
+    summed = processes.total(torch.tensor(mine, device=processes.device)).tolist()
+    return dict(zip(names, summed, strict=False)), [count > 0 for count in summed[len(names) :]]
 
 
 class Updater:
@@ -89,18 +135,8 @@ class Updater:
         self.parts = 1  # forward passes that a micro-batch is taken in
 
     def totals(self, batches: Iterable[AnyBatch], requests: Sequence[bool] = ()) -> tuple[dict[str, int], list[bool]]:
-        """Targets by name of all processes' batches, and whether any process makes each of the requests."""
-        counted: dict[str, int] = defaultdict(int)
-        for batch in batches:
-            if not batch.idle:
-                for name, count in self.objective.counts(batch).items():
-                    counted[name] += count
-        names = self.objective.names
-        if self.processes.world == 1:
-            return {name: counted[name] for name in names}, list(requests)
-        mine = [*(counted[name] for name in names), *map(int, requests)]
-        summed = self.processes.total(torch.tensor(mine, device=self.processes.device)).tolist()
-        return dict(zip(names, summed, strict=False)), [count > 0 for count in summed[len(names) :]]
+        """As `targets`."""
+        return targets(self.objective, self.processes, batches, requests)
 
     def __call__(self, micro_batches: Sequence[AnyBatch], totals: Mapping[str, int]) -> Updated:
         """Losses are sums over targets, divided once by their totals, so the gradient does not depend on how the rows
@@ -166,3 +202,16 @@ class Updater:
 
     def clear(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+
+    def advice(self, batch_size: int, grad_accumulation: int) -> str:
+        """What to set where memory does not suffice."""
+        half, rest = divmod(batch_size, 2)
+        way = f"batch_size {half} and grad_accumulation {2 * grad_accumulation}, which is the same update"
+        return "gradient_checkpointing" if rest else f"{way}, or with on_out_of_memory 'split'"
+
+    def state(self) -> dict[str, Any]:
+        """Nothing beyond the optimizer's."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore."""

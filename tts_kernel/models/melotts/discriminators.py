@@ -6,6 +6,7 @@ Sources: HiFi-GAN (arXiv 2010.05646, section 2.3) for the periods, MelGAN (arXiv
 
 from __future__ import annotations
 
+from math import gcd
 from typing import NamedTuple
 
 import torch
@@ -27,10 +28,11 @@ class Judgement(NamedTuple):
 
 
 class MultiPeriodDiscriminator(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, narrow: int = 1) -> None:
+        """With `narrow`, every layer has that part of the published width: for a demo and tests."""
         super().__init__()
-        by_period = [PeriodDiscriminator(period) for period in PERIODS]
-        self.discriminators = nn.ModuleList([ScaleDiscriminator(), *by_period])
+        by_period = [PeriodDiscriminator(period, narrow) for period in PERIODS]
+        self.discriminators = nn.ModuleList([ScaleDiscriminator(narrow), *by_period])
 
     def forward(self, wave: Tensor) -> list[Judgement]:
         """(batch, 1, samples) -> one judgement per discriminator. Recordings and synthetic voices may stand in one
@@ -51,14 +53,15 @@ def halves(judgements: list[Judgement]) -> tuple[list[Judgement], list[Judgement
 class ScaleDiscriminator(nn.Module):
     """Looks at the waveform as it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, narrow: int = 1) -> None:
         super().__init__()
-        layers = [nn.Conv1d(1, 16, 15, padding=7)]
-        for inputs, outputs, groups in ((16, 64, 4), (64, 256, 16), (256, 1024, 64), (1024, 1024, 256)):
-            layers.append(nn.Conv1d(inputs, outputs, 41, 4, groups=groups, padding=20))
-        layers.append(nn.Conv1d(1024, 1024, 5, padding=2))
+        first, *_, last = widths = [width // narrow for width in (16, 64, 256, 1024, 1024)]
+        layers = [nn.Conv1d(1, first, 15, padding=7)]
+        for inputs, outputs, groups in zip(widths, widths[1:], (4, 16, 64, 256), strict=False):
+            layers.append(nn.Conv1d(inputs, outputs, 41, 4, groups=gcd(groups, inputs), padding=20))
+        layers.append(nn.Conv1d(last, last, 5, padding=2))
         self.convs = nn.ModuleList(map(Normed, layers))
-        self.conv_post = Normed(nn.Conv1d(1024, 1, 3, padding=1))
+        self.conv_post = Normed(nn.Conv1d(last, 1, 3, padding=1))
 
     def forward(self, wave: Tensor) -> Judgement:
         return _judge(wave, self.convs, self.conv_post)
@@ -67,15 +70,15 @@ class ScaleDiscriminator(nn.Module):
 class PeriodDiscriminator(nn.Module):
     """Looks at every `period`-th sample: the waveform in rows of `period`, convolved along its columns."""
 
-    def __init__(self, period: int) -> None:
+    def __init__(self, period: int, narrow: int = 1) -> None:
         super().__init__()
         self.period = period
-        widths = ((1, 32, 3), (32, 128, 3), (128, 512, 3), (512, 1024, 3), (1024, 1024, 1))
+        widths = [1, *(width // narrow for width in (32, 128, 512, 1024, 1024))]
         self.convs = nn.ModuleList(
             Normed(nn.Conv2d(inputs, outputs, (5, 1), (stride, 1), padding=(2, 0)))
-            for inputs, outputs, stride in widths
+            for inputs, outputs, stride in zip(widths, widths[1:], (3, 3, 3, 3, 1), strict=False)
         )
-        self.conv_post = Normed(nn.Conv2d(1024, 1, (3, 1), padding=(1, 0)))
+        self.conv_post = Normed(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
     def forward(self, wave: Tensor) -> Judgement:
         wave = pad(wave, (0, -wave.shape[-1] % self.period), mode="reflect")
