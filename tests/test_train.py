@@ -69,8 +69,8 @@ def test_all_that_is_wrong_with_a_file_is_one_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("batch_size: 8\n", "recipe: found ''; expected one of indextts2"),
-        ("recipe: vits\n", "recipe: found 'vits'; expected one of indextts2"),
+        ("batch_size: 8\n", "recipe: found ''; expected one of cosyvoice2, indextts2, melotts"),
+        ("recipe: vits\n", "recipe: found 'vits'; expected one of cosyvoice2, indextts2, melotts"),
         ("- recipe\n", "found a list, expected lines of `name: value`"),
         ("recipe: [\n", "no YAML"),
         ("", "recipe: found ''"),
