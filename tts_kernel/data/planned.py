@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tts_kernel.data.sampler import PlannedBatch, Position
 
@@ -66,3 +68,9 @@ class Plan(Protocol):
 
     def epoch(self, position: Position) -> Iterator[PlannedBatch]:
         """From `position` to the end of its epoch, or of what is available."""
+
+
+def each_tensor(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A batch (a dataclass) with every tensor changed."""
+    values = {item.name: getattr(batch, item.name) for item in fields(batch)}
+    return replace(batch, **{name: change(value) for name, value in values.items() if isinstance(value, Tensor)})

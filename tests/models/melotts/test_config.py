@@ -141,7 +141,7 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str, message: s
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         read_config(tmp_path / "config.json")
-    with pytest.raises(ConfigError, match="not found; put the config"):
+    with pytest.raises(ConfigError, match="not found; expected the model's config"):
         read_config(tmp_path / "other.json")
 
 

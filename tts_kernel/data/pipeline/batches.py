@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from tts_kernel.data.pipeline.lengths import EMBEDDING, FRAMES_PER_TOKEN, RATE, 
 from tts_kernel.data.pipeline.processors import Padding, ParseEmbedding, Pipeline, PipelineError
 from tts_kernel.data.pipeline.shards import VECTORS, RowReader
 from tts_kernel.data.pipeline.text import Encoder
+from tts_kernel.data.planned import each_tensor
 from tts_kernel.data.sampler import PlannedBatch, Position
 
 
@@ -57,15 +58,12 @@ class VoiceBatch:
         return replace(self, **cut)
 
     def to(self, device: torch.device) -> VoiceBatch:
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        moved: VoiceBatch = each_tensor(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return moved
 
     def pin_memory(self) -> VoiceBatch:
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> VoiceBatch:
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **changed)
+        pinned: VoiceBatch = each_tensor(self, Tensor.pin_memory)
+        return pinned
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from tts_kernel.audio.spectrogram import melotts_mel
 from tts_kernel.data.features import FeatureError
+from tts_kernel.data.planned import each_tensor
 from tts_kernel.data.sampler import PlannedBatch, Position
 from tts_kernel.data.spoken.clips import HOP, Clips
 from tts_kernel.data.spoken.sounds import waveform
@@ -53,15 +54,12 @@ class SpokenBatch:
         ]
 
     def to(self, device: torch.device) -> SpokenBatch:
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        moved: SpokenBatch = each_tensor(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return moved
 
     def pin_memory(self) -> SpokenBatch:
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> SpokenBatch:
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **changed)
+        pinned: SpokenBatch = each_tensor(self, Tensor.pin_memory)
+        return pinned
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar
 
+from tts_kernel.models.config_types import typed
 from tts_kernel.models.cosyvoice2.config import (
     BackboneConfig,
     CFMConfig,
@@ -110,7 +111,7 @@ def _arguments(
         elif name in sections:
             problems.append(f"{path} is {value!r}, expected a section of its own")
         elif name in known:
-            arguments[name] = _typed(value, known[name], path, problems)
+            arguments[name] = typed(value, known[name], path, problems)
         elif path in derived:
             if value != derived[path]:
                 problems.append(f"{path} is {value!r}, expected {derived[path]} beside the other sizes")
@@ -134,17 +135,3 @@ def _built(kind: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
         name: sections[name](**_built(sections[name], value)) if name in sections else value
         for name, value in arguments.items()
     }
-
-
-def _typed(value: Any, default: Any, name: str, problems: list[str]) -> Any:
-    """`value` as its default's type; lists become tuples."""
-    if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)) or not value:
-            problems.append(f"{name} is {value!r}, expected a list")
-            return default
-        return tuple(_typed(item, default[0], name, problems) for item in value)
-    allowed = (int, float) if isinstance(default, float) else int
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        problems.append(f"{name} is {value!r}, expected {'a number' if isinstance(default, float) else 'an integer'}")
-        return default
-    return value

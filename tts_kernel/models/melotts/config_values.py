@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tts_kernel.models.config_types import typed
 from tts_kernel.models.melotts.config import ConfigError, DurationDiscriminatorConfig, SynthesizerConfig
 
 Config = TypeVar("Config", SynthesizerConfig, DurationDiscriminatorConfig)
@@ -52,7 +53,7 @@ def config_from_mapping(kind: type[Config], values: Mapping[str, Any], where: st
     known = {item.name: item.default for item in fields(kind)}
     for name, value in values.items():
         if name in known:
-            arguments[name] = _typed(value, known[name], name, problems)
+            arguments[name] = typed(value, known[name], name, problems)
         elif name == "use_noise_scaled_mas" and kind is SynthesizerConfig:
             if value is not True:
                 arguments["mas_noise_scale_initial"] = 0.0
@@ -81,7 +82,7 @@ def config_from_public(values: Mapping[str, Any], where: str = "config.json") ->
     problems: list[str] = []
     train, data, model = (_section(values, name, problems) for name in ("train", "data", "model"))
     audio = {
-        name: _typed(data.get(name, default), default, f"data.{name}", problems) for name, default in _AUDIO.items()
+        name: typed(data.get(name, default), default, f"data.{name}", problems) for name, default in _AUDIO.items()
     }
     problems += [f"data.{name} is {size}, expected at least 1" for name, size in audio.items() if size < 1]
     fixed = {"win_length": audio["filter_length"], "mel_fmin": 0.0, "mel_fmax": None, "add_blank": True}
@@ -95,7 +96,7 @@ def config_from_public(values: Mapping[str, Any], where: str = "config.json") ->
         problems.append("symbols is no list of strings")
     if not isinstance(speakers, Mapping) or not all(type(number) is int for number in speakers.values()):
         problems.append("data.spk2id does not map names to integers")
-    segment = _typed(train.get("segment_size", 16_384), 1, "train.segment_size", problems)  # samples
+    segment = typed(train.get("segment_size", 16_384), 1, "train.segment_size", problems)  # samples
     if problems:
         raise ConfigError(f"{where}: " + "; ".join(problems))
     sizes = {"ja_bert_channels": 768, "spec_channels": audio["filter_length"] // 2 + 1}
@@ -142,7 +143,7 @@ def read_commented_json(path: Path) -> dict[str, Any]:
         text = _COMMENTS.sub(_blank, Path(path).read_text(encoding="utf-8-sig"))
         values = json.loads(_LAST_COMMAS.sub(_blank, text), object_pairs_hook=gather)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: not found; put the config.json that belongs to the checkpoint beside it") from None
+        raise ConfigError(f"{path}: not found; expected the model's config.json, or a config_bge_m3.json") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a file of settings") from error
     except ValueError as error:  # JSON's and UTF-8's errors are ValueErrors
@@ -158,17 +159,3 @@ def _blank(found: re.Match[str]) -> str:
     """Spaces in the place of what is no string, so that an error still names the line and the column."""
     part = found.group()
     return part if part.startswith('"') else re.sub(r"[^\n]", " ", part)
-
-
-def _typed(value: Any, default: Any, name: str, problems: list[str]) -> Any:
-    """`value` as its default's type; lists become tuples."""
-    if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)) or not value:
-            problems.append(f"{name} is {value!r}, expected a list")
-            return default
-        return tuple(_typed(item, default[0], name, problems) for item in value)
-    allowed = (int, float) if isinstance(default, float) else int
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        problems.append(f"{name} is {value!r}, expected {'a number' if isinstance(default, float) else 'an integer'}")
-        return default
-    return value

@@ -7,14 +7,13 @@ Comments (`//` and `/* */`) may stand anywhere outside a string.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from tts_kernel.models.melotts.config import ConfigError, SynthesizerConfig
-from tts_kernel.models.melotts.config_values import config_from_public
+from tts_kernel.models.melotts.config_values import config_from_public, read_commented_json
 from tts_kernel.recipes.melotts.settings import Settings
 from tts_kernel.settings import SettingsError, read_settings
 from tts_kernel.text.symbols import Symbols
@@ -44,7 +43,6 @@ _OTHERS = {
     "data": {"spk2id", "disable_bert", *_AUDIO},
 }
 _TOP = {"train", "data", "model", "symbols", "num_tones", "num_languages"}
-_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -59,14 +57,7 @@ class GuideConfig:
 
 def read_guide_config(path: Path) -> GuideConfig:
     """Raises ConfigError naming every key that is unknown, of a wrong type or without support, all at once."""
-    try:
-        values = json.loads(without_comments(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; expected config_bge_m3.json") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not JSON, but for comments: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds a {type(values).__name__}, expected sections train, data and model")
+    values = read_commented_json(path)
     sections = _sections(values)
     problems = [
         f"{section} is {sections[section]!r}, expected keys and values"
@@ -95,11 +86,6 @@ def read_guide_config(path: Path) -> GuideConfig:
     if problems:
         raise ConfigError(f"{path}: {len(problems)} keys cannot be used:\n  " + "\n  ".join(dict.fromkeys(problems)))
     return GuideConfig(found, public.model, public.symbols, public.speakers)
-
-
-def without_comments(text: str) -> str:
-    """JSON without `//` and `/* */`; strings stay as they are."""
-    return _COMMENT.sub(lambda found: found[0] if found[0].startswith('"') else " ", text)
 
 
 def merged(settings: Settings, found: Mapping[str, Any], where: str) -> Settings:
