@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import shutil
@@ -8,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sentencepiece import SentencePieceTrainer
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from tts_kernel.data.demo.sentences import SENTENCES
 from tts_kernel.data.features import Features, ShardWriter
@@ -21,6 +25,30 @@ TEXTS = [text for texts in SENTENCES.values() for text in texts]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_demo_encoder(tmp_path_factory.mktemp("encoder") / "bge-m3", TEXTS, width=16, heads=2, max_tokens=64)
+
+
+@pytest.fixture(scope="module")
+def public_tokenizer() -> Tokenizer:
+    """As the public one in every part but its size: SentencePiece's own table of ways of writing (nmt_nfkc), runs of
+    letters that it does not know as one token, spaces as tokens."""
+    trained = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=trained, vocab_size=500, hard_vocab_limit=False,
+        character_coverage=0.98, bos_id=0, pad_id=1, eos_id=2, unk_id=3, num_threads=1, minloglevel=2,
+    )  # fmt: skip
+    proto = ModelProto.FromString(trained.getvalue())
+    tokenizer = Tokenizer(models.Unigram([(piece.piece, piece.score) for piece in proto.pieces], unk_id=3))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return tokenizer
 
 
 @pytest.fixture
@@ -61,6 +89,33 @@ def test_every_phone_gets_the_features_of_its_token(folder: Path) -> None:
         np.testing.assert_array_equal(features[:, 0], hidden[0])
         np.testing.assert_array_equal(features[:, -1], hidden[-1])
         np.testing.assert_array_equal(encoder.of_phones(said, hidden), features)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "안녕 😀 하세요… 정말요?",
+        "👨‍👩‍👧 가족, 5㎏ ㅋㅋㅋ",
+        "１月１日は元日です。ﾊﾟﾝ、か゛き",
+        "葛\U000e0100飾区へ〜",
+        "The ﬁrst oﬃce – “ok” ½ Ünïcödé",
+        "안녕 hello 你好 こんにちは 123",
+        "价格¥12,345.5……好！",
+        "한국어 cafe\u0301 x\u030c",
+    ],
+)
+def test_phones_find_their_token_whatever_the_tokenizer_makes_of_the_text(
+    public_tokenizer: Tokenizer, text: str
+) -> None:
+    said = to_phones(text, unknown="leave out")
+    tokens = public_tokenizer.encode(said.text).offsets
+    counts = word2ph(said, tokens, blanks=False)
+    owners = np.repeat(np.arange(len(tokens)), counts)[1:-1]
+    assert len(owners) == len(said) - 2
+    for place, owner in zip(said.places[1:-1], owners, strict=True):
+        start, end = tokens[owner]
+        own_letter = said.text[int(place)]
+        assert start <= place <= end, (own_letter, place, tokens[owner])
 
 
 def test_places_of_the_tokens_are_those_in_the_text(folder: Path) -> None:

@@ -39,6 +39,9 @@ def test_a_third_tone_rises_before_another(text: str, spoken: str) -> None:
         ("二零一一年", "4 2 1 1 2"),
         ("一月一号", "1 4 1 4"),
         ("看一看", "4 5 4"),
+        ("一个一个", "2 4 2 4"),
+        ("一年级", "1 2 2"),
+        ("一等奖", "1 2 3"),
     ],
 )
 def test_yi(text: str, spoken: str) -> None:
@@ -47,7 +50,15 @@ def test_yi(text: str, spoken: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "spoken"),
-    [("不是", "2 4"), ("不好", "4 3"), ("不来", "4 2"), ("好不好", "3 5 3"), ("对不起", "4 5 3"), ("我不", "3 4")],
+    [
+        ("不是", "2 4"),
+        ("不好", "4 3"),
+        ("不来", "4 2"),
+        ("好不好", "3 5 3"),
+        ("对不起", "4 5 3"),
+        ("我不", "3 4"),
+        ("不得不", "4 2 4"),
+    ],
 )
 def test_bu(text: str, spoken: str) -> None:
     assert tones(text) == spoken
@@ -58,6 +69,7 @@ def test_bu(text: str, spoken: str) -> None:
     [
         ("朋友", "2 5"),
         ("妈妈", "1 5"),
+        ("谢谢", "4 5"),
         ("我们", "3 5"),
         ("孩子", "2 5"),
         ("王子", "2 3"),

@@ -58,6 +58,13 @@ def test_what_is_no_katakana_has_no_phones() -> None:
         ("1/3", "3分の1"),
         ("3~5人", "3から5人"),
         ("007", "ゼロゼロナナ"),
+        ("090-1234-0000", "ゼロキューゼロ、イチニサンヨン、ゼロゼロゼロゼロ"),
+        ("20歳、120歳、20.5", "二十歳、120歳、20.5"),
+        ("100均", "百均"),
+        ("3:2", "3対2"),
+        ("10-20%、3〜5kg", "10から20パーセント、3から5キログラム"),
+        ("$3.5 million", "3500000ドル"),
+        ("お〜い、タワー〜駅", "おーい、タワー〜駅"),
     ],
 )
 def test_normalisation(text: str, said: str) -> None:
@@ -76,3 +83,27 @@ def test_counters_change_the_reading() -> None:
 def test_a_lengthening_mark_after_a_space_or_alone() -> None:
     assert [piece.unknown for piece in pronounce("ー")] == [True]
     assert pronounce("えー")[0].phones[-1] == "e:"
+
+
+@pytest.mark.parametrize(
+    ("text", "kana"),
+    [
+        ("何ですか", "na N d e s u k a"),
+        ("何を", "na n i o"),
+        ("何って", "na N q t e"),
+        ("何人", "na N n i N"),
+        ("何色", "na n i i r o"),
+        ("8分", "h a q p u N"),
+        ("18個", "j u: h a q k o"),
+        ("八百", "h a q py a k u"),
+        ("十分かかる", "j u q p u N k a k a r u"),
+        ("十分です", "j u: b u N d e s u"),
+        ("八百屋", "y a o y a"),
+        ("明後日", "a s a q t e"),
+        ("1月1日", "i ch i g a ts u ts u i t a ch i"),
+        ("私は東京へ行く", "w a t a sh i w a t o: ky o: e i k u"),
+    ],
+)
+def test_readings_that_follow_from_their_neighbours(text: str, kana: str) -> None:
+    said = " ".join(phone for piece in pronounce(text) for phone in piece.phones)
+    assert said.replace(" ", "") == kana.replace(" ", "")

@@ -51,3 +51,24 @@ def test_every_syllable_is_its_canonical_decomposition() -> None:
 def test_abbreviations_in_capitals_and_headline_hanja_are_read_in_korean() -> None:
     assert prepare("KBS와 NASA, 美 대통령") == "케이비에스와 NASA, 미 대통령"
     assert prepare("B를, I love you, 5 KB, 漢字") == "비를, I love you, 5 KB, 漢字"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("3시까지, 5시였다, 3시리즈, 13시", "세시까지, 다섯시였다, 삼시리즈, 십삼시"),
+        ("20시간, 24시간", "스무시간, 이십사시간"),
+        ("30대 남성, 차 3대, 3대 1, 3대1", "삼십대 남성, 차 세대, 삼대 일, 삼대일"),
+        ("제3장, 제 5권, 문제 3개", "제삼장, 제 오권, 문제 세개"),
+        ("1번째, 2번째, 3번 더, 3번 출구", "첫번째, 두번째, 세번 더, 삼번 출구"),
+        ("5달, 5달러, 15개국, 15개", "다섯달, 오달러, 십오개국, 열다섯개"),
+        ("3~5명, 3~5일", "세명에서 다섯명, 삼에서 오일"),
+        ("1만, 1천, 11만, 1억", "만, 천, 십일만, 일억"),
+        ("3:2, 16:9", "삼 대 이, 십육 대 구"),
+        ("3/4분기, 3/4", "삼사 분기, 사분의 삼"),
+        ("1588-1234, 1592-1598", "일오팔팔 일이삼사, 천오백구십이에서 천오백구십팔"),
+        ("$3.5 million, 5~10%", "삼백오십만 달러, 오에서 십 퍼센트"),
+    ],
+)
+def test_which_numerals_are_read(text: str, said: str) -> None:
+    assert normalise(text) == said

@@ -70,7 +70,7 @@ def test_every_sentence_has_tones_languages_and_places_and_no_unknown_symbol() -
         assert not said.left_out
         ids = to_ids(said)
         assert len(ids.phones) == len(ids.tones) == len(ids.languages) == 2 * len(said) + 1
-        assert not any(letter.isdigit() for letter in said.text.replace("１", "")), said.text
+        assert not any(digit in said.text for digit in "0123456789"), said.text  # OpenJTalk writes some as １
 
 
 @pytest.mark.parametrize(("text", "code", "languages"), MIXED)
@@ -135,7 +135,7 @@ def test_what_cannot_be_said_can_be_left_out_and_is_listed() -> None:
         to_phones("😀😀", "KR", unknown="leave out")
 
 
-@pytest.mark.parametrize("mark", ["\u200b", "\ufeff", "\u200d", "\u2060", "\ufe0f", "\u00ad"])
+@pytest.mark.parametrize("mark", ["\u200b", "\ufeff", "\u200d", "\u2060", "\ufe0f", "\u00ad", "\U000e0100"])
 def test_characters_without_width_change_nothing(mark: str) -> None:
     assert to_phones(f"안{mark}녕{mark}") == to_phones("안녕")
 
@@ -146,6 +146,8 @@ def test_compatible_ways_of_writing_sound_the_same() -> None:
     assert to_phones("ｶﾀｶﾅ") == to_phones("カタカナ")
     assert to_phones("５㎏", "KR") == to_phones("5kg", "KR")
     assert to_phones("안녕......") == to_phones("안녕…")
+    assert to_phones("か゛き") == to_phones("がき")
+    assert to_phones("東京・大阪", "JP").phones == to_phones("東京、大阪", "JP").phones
 
 
 @pytest.mark.parametrize(
@@ -246,3 +248,20 @@ def test_features_are_spread_over_phones_as_the_reference_does() -> None:
     features = spread(hidden, np.array([3, 8, 8, 2]))
     assert features.shape == (2, 21)
     np.testing.assert_array_equal(features[:, [0, 2, 3, 10, 11, 18, 19, 20]].T, hidden[[0, 0, 1, 1, 2, 2, 3, 3]])
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("5:30pm에 5 a.m.", "KR", "오후 다섯시 삼십분에 오전 다섯시"),
+        ("我5:30pm到。", "ZH", "我下午五点三十分到。"),
+        ("5PMに会う", "JP", "午後五時に会う"),
+        ("15pt는 3 amps", "KR", "fifteen pt는 삼 amps"),
+    ],
+)
+def test_halves_of_the_day_are_said_in_the_language_of_the_sentence(text: str, code: str, said: str) -> None:
+    assert to_phones(text, code).text == said
+
+
+def test_a_text_begins_with_its_first_word() -> None:
+    assert to_phones("#1", "EN").text == "number one"

@@ -1,22 +1,23 @@
 """Mandarin: numbers in characters, characters in pinyin, pinyin in MeloTTS's initials and finals.
 
-Words are cut by rjieba, read by pypinyin with its dictionary of phrases, numbers written by cn2an; what changes the
-tones between syllables is in chinese_tones.py. Traditional characters are read as they are.
+Words are cut by rjieba, read by pypinyin with its dictionary of phrases, numbers written by cn2an. What follows from
+the characters around one is in chinese_readings.py, what changes the tones between syllables in chinese_tones.py.
+Traditional characters are read as they are.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from tts_kernel.text.chinese_tones import NEUTRAL, Syllable, change_tones
+from tts_kernel.text.chinese_readings import OWN_READINGS, read_in_context
+from tts_kernel.text.chinese_tones import Syllable, change_tones
 from tts_kernel.text.expressions import Expression, rewrite
 from tts_kernel.text.pieces import Piece, mark_or_unknown
-from tts_kernel.text.words import MAGNITUDES, MONEY, UNITS, say_signs
+from tts_kernel.text.words import MONEY, UNITS, say_signs
 
 _INITIALS = ("zh", "ch", "sh", *"bpmfdtnlgkhjqxrzcsyw")
 # Finals that are written otherwise than they are called in the table, by the initials they follow
@@ -36,12 +37,11 @@ _FINALS = {
 _NO_INITIAL = {"a": "AA", "e": "EE", "o": "OO"}  # what stands for the initial of a syllable that begins with a vowel
 _RARE = {"n": "en", "ng": "en", "m": "en", "hm": "hen", "hng": "heng", "ê": "ei", "lo": "luo", "yo": "yo"}
 
+# What is counted with 两; 2年级 and 第2次 are not
 _COUNTED = re.compile(
-    r"\s?(?:[个只条把本张次天位台件块岁斤米点家间杯碗瓶双对名种份座辆匹头群周句段层封首幅颗粒枚包盒箱遍趟顿场]|"
-    r"分钟|小时|公里|公斤)"
+    r"\s?(?:[个只条把本张次天位台件块岁斤米点家间杯碗瓶双对名种份座辆匹头群周句段层封首幅颗粒枚包盒箱遍趟顿场"
+    r"倍元人万千亿门项款部起道架艘批套排根支枝朵扇串滴堆所户]|年(?!级|代)|分钟|小时|公里|公斤|星期|英里|英尺)"
 )
-_GAINED = frozenset(["获得", "取得", "心得", "所得", "难得", "赢得", "求得", "博得", "夺得", "只得", "不得"])  # 得 dé
-_SPOKEN_VERBS = frozenset("说看走跑笑问想写听唱叫哭喊做学讲坐站")  # rjieba takes 地说 for a word
 _CHARACTER = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
@@ -58,7 +58,7 @@ def pronounce(text: str) -> list[Piece]:
     syllables: list[Syllable | None] = []
     for word in rjieba.cut(text):
         syllables += _read(word)
-    _make_particles(syllables)
+    syllables = read_in_context(syllables)
     phrases = groupby(syllables, lambda syllable: syllable is None)
     changed = iter([tone for silent, phrase in phrases if not silent for tone in change_tones(_said(phrase))])
     pieces = []
@@ -79,12 +79,13 @@ def number(value: str) -> str:
         return f"负{number(value[1:])}"
     whole, _, rest = value.partition(".")
     said = digits(whole) if len(whole) > 16 else str(cn2an.an2cn(whole, "low"))
+    said = re.sub("^二(?=[千万亿])", "两", said)
     return f"{said}点{digits(rest)}" if rest else said
 
 
-def digits(value: str) -> str:
-    """Digit by digit, as in a year or a telephone number."""
-    return "".join("零一二三四五六七八九"[int(digit)] for digit in value)
+def digits(value: str, one: str = "一") -> str:
+    """Digit by digit, as in a year; in telephone numbers one is 幺."""
+    return "".join("零一二三四五六七八九"[int(digit)] for digit in value).replace("一", one)
 
 
 @functools.cache
@@ -106,13 +107,20 @@ def _said(phrase: Iterable[Syllable | None]) -> list[Syllable]:
 def _read(word: str) -> list[Syllable | None]:
     """The syllables of a word, None for what is no Chinese character or has no reading."""
     from pypinyin import Style, lazy_pinyin
+    from pypinyin.seg import mmseg
 
     if not _CHARACTER.match(word):
         return [None] * len(word)
-    # pypinyin finds the phrases inside a word that it does not know as a whole: 银行|行长
+    # pypinyin finds the phrases inside a word that it does not know as a whole: 银行|行长, and 很|长
+    alone = [len(phrase) == 1 for phrase in mmseg.seg.cut(word) for _ in phrase]
     readings = lazy_pinyin(word, style=Style.TONE3, neutral_tone_with_five=True, errors=_without_reading)
+    for known, own in OWN_READINGS.items():
+        if (start := word.find(known)) >= 0:
+            readings[start : start + len(known)] = own.split()
     return [
-        Syllable(letter, reading[:-1].replace("ü", "v"), int(reading[-1]), place, len(word)) if reading else None
+        Syllable(letter, reading[:-1].replace("ü", "v"), int(reading[-1]), place, len(word), alone[place])
+        if reading
+        else None
         for place, (letter, reading) in enumerate(zip(word, readings, strict=True))
     ]
 
@@ -122,30 +130,9 @@ def _without_reading(letters: str) -> Any:
     return [""] * len(letters)
 
 
-def _make_particles(syllables: list[Syllable | None]) -> None:
-    """地 after an adverb (高兴地说) and 得 after a verb (长得很好) are de, without a tone."""
-    for place, (before, own, after) in enumerate(zip(syllables, syllables[1:], syllables[2:], strict=False), start=1):
-        if own is None or before is None or after is None:
-            continue
-        if own.character == "地":
-            alone = own.length == 1 or (own.place == 0 and own.length == 2 and after.character in _SPOKEN_VERBS)
-            repeated = own.length == own.place + 1 == 3 and before.character == _at(syllables, place - 2)
-            particle = (alone and before.length > 1) or repeated
-        else:
-            particle = (
-                own.character == "得" and own.place == own.length - 1 < 2 and f"{before.character}得" not in _GAINED
-            )
-        if particle:
-            syllables[place] = replace(own, pinyin="de", tone=NEUTRAL)
-
-
-def _at(syllables: list[Syllable | None], place: int) -> str:
-    syllable = syllables[place] if place >= 0 else None
-    return syllable.character if syllable is not None else ""
-
-
-def _say(found: Expression, after: str) -> str:
+def _say(found: Expression, before: str, after: str) -> str:
     values = found.values
+    counted = _COUNTED.match(after) is not None and not before.endswith("第")
     match found.kind:
         case "date":
             year, month, day = values
@@ -156,20 +143,24 @@ def _say(found: Expression, after: str) -> str:
                 f"{'零' * (minute < 10)}{number(str(minute))}分" if minute else "整"
             )
             return said + (f"{number(str(second[0]))}秒" if second else "")
-        case "telephone" | "digits":
-            return "，".join(digits(value) for value in values)
+        case "telephone":
+            return "，".join(digits(value, one="幺") for value in values)
+        case "digits":
+            return digits(values[0])
         case "version":
             return "点".join(number(value) for value in values)
+        case "score":
+            return "比".join(number(value) for value in values)
         case "money":
-            return number(values[0]) + MAGNITUDES["zh"].get(found.magnitude, "") + MONEY["zh"][found.unit]
+            return _range(found.amounts, counted=True) + MONEY["zh"][found.unit]
         case "range":
-            return f"{_counted(values[0], after)}到{_counted(values[1], after)}"
+            years = after.startswith("年") and all(re.fullmatch(r"[12]\d{3}", value) for value in values)
+            return "到".join(map(digits, values)) if years else _range(values, counted)
         case "percent":
-            minus, value = ("负", values[0][1:]) if values[0].startswith("-") else ("", values[0])
-            return f"{minus}百分之{number(value)}"
+            return "到".join(f"{'负' * value.startswith('-')}百分之{number(value.lstrip('-'))}" for value in values)
         case "measure":
             unit = UNITS["zh"][found.unit]
-            said = number(values[0])
+            said = _range(values, counted=not unit.endswith("度"))
             if unit == "摄氏度":
                 said = said.replace("负", "零下")
             return unit.format(said) if "{}" in unit else said + unit
@@ -178,10 +169,13 @@ def _say(found: Expression, after: str) -> str:
         case "ordinal":
             return f"第{number(values[0])}"
         case _:
-            if re.fullmatch(r"[12]\d{3}" if after.startswith("年") else r"1[3-9]\d{9}", values[0]):
-                return digits(values[0])  # a year, a mobile telephone
-            return _counted(values[0], after)
+            if not found.grouped and re.fullmatch(r"[12]\d{3}", values[0]) and after.startswith("年"):
+                return digits(values[0])
+            if re.fullmatch(r"1[3-9]\d{9}", values[0]):  # a mobile telephone
+                return digits(values[0], one="幺")
+            return _range(values, counted)
 
 
-def _counted(value: str, after: str) -> str:
-    return "两" if value == "2" and _COUNTED.match(after) else number(value)
+def _range(values: Sequence[str], counted: bool) -> str:
+    """Numbers, before something that is counted with 两."""
+    return "到".join("两" if counted and value == "2" else number(value) for value in values)

@@ -22,6 +22,7 @@ class Syllable:
     tone: int  # of the dictionary
     place: int  # in its word
     length: int  # of its word
+    alone: bool = False  # whether the dictionary's phrases say nothing about it
 
 
 # Words of two characters whose second one is neutral, beside those that end in 们, 子 or 头
@@ -34,7 +35,8 @@ _NEUTRAL = """
 风筝 喇叭 棉花 骆驼 狐狸 蛤蟆 苍蝇 刺猬 牲口 畜生 蚂蚱 鹌鹑 部分 队伍 衙门 状元 秀才 裁缝 木匠 石匠 和尚 道士
 什么 怎么 这么 那么 多么 看见 听见 出来 出去 进来 进去 回来 回去 起来 上来 下去 下来 爸爸 妈妈 哥哥 姐姐 弟弟
 妹妹 爷爷 奶奶 叔叔 伯伯 婶婶 舅舅 姑姑 公公 婆婆 娃娃 宝宝 看看 想想 说说 听听 走走 玩玩 尝尝 写写 读读 问问
-试试 坐坐 等等 找找 谈谈 聊聊 歇歇
+试试 坐坐 等等 找找 谈谈 聊聊 歇歇 谢谢 太太 星星 猩猩 蛐蛐 爷们 头髮 東西 媽媽 爺爺 認識 時候 謝謝 關係 衣裳 包袱
+行李 折腾 嘀咕 琢磨 在乎 合同 稀罕 应酬 吩咐 疙瘩 委屈 连累 唠叨 念叨 称呼 奉承 记性 眼力
 """
 _NEUTRAL_SECOND = frozenset(_NEUTRAL.split())
 _SUFFIXES = frozenset("们子头")  # neutral at the end of a word of two or more, except:
@@ -45,7 +47,7 @@ _FULL = """
 """
 _FULL_SUFFIX = frozenset(_FULL.split())
 _DIGITS = frozenset("零〇一二三四五六七八九幺")
-_COUNTED_IN_ORDER = frozenset("月号日楼班级")
+_COUNTED_IN_ORDER = frozenset("月号日楼班级等流线环期")
 
 
 def change_tones(syllables: Sequence[Syllable]) -> list[int]:
@@ -90,7 +92,11 @@ def _one(syllables: Sequence[Syllable], tones: Sequence[int], place: int) -> int
         return 1
     if after.character in _COUNTED_IN_ORDER and after.length > 1:
         return 1
-    if before and before.character == after.character:
+    following = syllables[place + 2].character if place + 2 < len(syllables) else ""
+    if after.character == "年" and following == "级":
+        return 1
+    again = place > 1 and syllables[place - 2].character == "一"  # 一个一个
+    if before and before.character == after.character and not again:
         return NEUTRAL  # 看一看
     own = syllables[place]
     if own.length > 1 and own.place == own.length - 1:
@@ -103,7 +109,9 @@ def _not(syllables: Sequence[Syllable], tones: Sequence[int], place: int) -> int
     before = syllables[place - 1] if place else None
     after = syllables[place + 1] if place + 1 < len(syllables) else None
     own = syllables[place]
-    if before and after and (before.character == after.character or (own.length == 3 and own.place == 1)):
+    inside = own.length == 3 and own.place == 1
+    again = own.length < 3 and before is not None and after is not None and before.character == after.character
+    if before and after and (inside or again):
         return NEUTRAL
     return 2 if after is not None and tones[place + 1] == 4 else 4
 

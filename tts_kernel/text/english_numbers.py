@@ -6,6 +6,7 @@ Of the packages that do it, num2words is under the LGPL and inflect takes two se
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from tts_kernel.text.expressions import Expression
 from tts_kernel.text.words import MONEY, UNITS
@@ -20,15 +21,15 @@ _ORDINALS = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
     "twelve": "twelfth",
 }  # fmt: skip
-_MONTHS = (
+MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
-_SINGULAR = {"dollars": "dollar", "euros": "euro", "pounds": "pound", "cents": "cent", "pence": "penny"}
+_IRREGULAR = {"pence": "penny", "feet": "foot", "hertz": "hertz"}
 _CENTS = {"USD": "cents", "EUR": "cents", "GBP": "pence"}
 
 
-def say(found: Expression, _: str) -> str:
+def say(found: Expression, before: str, _: str) -> str:
     """An expression in words."""
     values = found.values
     match found.kind:
@@ -36,7 +37,7 @@ def say(found: Expression, _: str) -> str:
             year, month, day = values
             if not 1 <= int(month) <= 12:
                 return " ".join(number(value) for value in values)
-            return f"{_MONTHS[int(month) - 1]} {ordinal(day)}, {number(year)}"
+            return f"{MONTHS[int(month) - 1]} {ordinal(day)}, {number(year)}"
         case "time":
             return _clock(*(int(value) for value in values))
         case "telephone":
@@ -47,33 +48,43 @@ def say(found: Expression, _: str) -> str:
             return " point ".join(cardinal(value) for value in values)
         case "money":
             return _money(found)
-        case "range":
-            return f"{number(values[0])} to {number(values[1])}"
+        case "range" | "score":
+            return " to ".join(quantity(value) if found.grouped else number(value) for value in values)
         case "percent":
-            return f"{number(values[0])} percent"
+            return f"{_range(values)} percent"
         case "ordinal":
             return ordinal(values[0])
         case "measure":
             unit = UNITS["en"][found.unit]
-            return f"{number(values[0])} {re.sub('s(?= |$)', '', unit, count=1) if values[0] == '1' else unit}"
+            single = values == ("1",) or re.search(r"\b[Aa]n? $", before)  # a 5 km run
+            return f"{_range(values)} {_one(unit) if single else unit}"
         case "fraction":
             return _fraction(*values)
         case _:
-            return number(values[0])
+            return quantity(values[0]) if found.grouped else number(values[0])
+
+
+def quantity(value: str) -> str:
+    """A number of something, which is never said as a year: 1984 one thousand nine hundred eighty-four."""
+    if value.startswith("-"):
+        return f"minus {quantity(value[1:])}"
+    whole, _, rest = value.partition(".")
+    return f"{cardinal(whole)} point {digits(rest)}" if rest else cardinal(whole)
 
 
 def number(value: str) -> str:
     """A number in words; 1100 to 1999 and 2010 to 2099 as years are said: 1984 nineteen eighty-four."""
-    if value.startswith("-"):
-        return f"minus {number(value[1:])}"
-    whole, _, rest = value.partition(".")
-    if rest:
-        return f"{cardinal(whole)} point {digits(rest)}"
-    if len(value) == 4 and (1100 <= int(value) <= 1999 or 2010 <= int(value) <= 2099):
+    if len(value) == 4 and value.isdigit() and (1100 <= int(value) <= 1999 or 2010 <= int(value) <= 2099):
         century, year = divmod(int(value), 100)
         last = "hundred" if not year else f"oh {_ONES[year]}" if year < 10 else cardinal(str(year))
         return f"{cardinal(str(century))} {last}"
-    return cardinal(whole)
+    return quantity(value)
+
+
+def plural(value: str) -> str:
+    """1980 nineteen eighties, 90 nineties, 6 sixes."""
+    said = number(value)
+    return f"{said[:-1]}ies" if said.endswith("y") else f"{said}es" if said.endswith("x") else f"{said}s"
 
 
 def cardinal(value: str) -> str:
@@ -107,6 +118,8 @@ def _below_thousand(value: int) -> str:
 
 
 def _clock(hour: int, minute: int, second: int = 0) -> str:
+    if not hour + minute + second:
+        return "midnight"
     if minute:
         after = f"{'oh ' if minute < 10 else ''}{cardinal(str(minute))}"
     else:
@@ -116,22 +129,31 @@ def _clock(hour: int, minute: int, second: int = 0) -> str:
 
 
 def _money(found: Expression) -> str:
-    value, many = found.values[0], MONEY["en"][found.unit]
+    value, many = found.values[-1], MONEY["en"][found.unit]
     if found.magnitude:
-        return f"{number(value)} {found.magnitude} {many}"
+        return f"{_range(found.values)} {found.magnitude} {many}"
     whole, _, rest = value.partition(".")
-    if found.unit not in _CENTS or len(rest) > 2:
-        return f"{number(value) if rest else _signed(whole)} {many}"
-    said = f"{_signed(whole)} {_SINGULAR[many] if whole == '1' else many}"
+    if found.unit not in _CENTS or len(rest) > 2 or len(found.values) > 1:
+        return f"{_range(found.values)} {many}"
+    said = f"{quantity(whole)} {_one(many) if whole == '1' else many}"
     small, cents = int(rest.ljust(2, "0")), _CENTS[found.unit]
-    return f"{said} and {cardinal(str(small))} {_SINGULAR[cents] if small == 1 else cents}" if small else said
+    less = f"{cardinal(str(small))} {_one(cents) if small == 1 else cents}"
+    return said if not small else less if whole == "0" else f"{said} and {less}"
 
 
-def _signed(whole: str) -> str:
-    return f"minus {cardinal(whole[1:])}" if whole.startswith("-") else cardinal(whole)
+def _range(values: Sequence[str]) -> str:
+    return " to ".join(quantity(value) for value in values)
+
+
+def _one(many: str) -> str:
+    """kilometers per hour -> kilometer per hour."""
+    first, *rest = many.split(" ")
+    return " ".join([_IRREGULAR.get(first, first.removesuffix("s")), *rest])
 
 
 def _fraction(upper: str, lower: str) -> str:
+    if upper == lower or (upper, lower) == ("24", "7"):
+        return f"{cardinal(upper)} {cardinal(lower)}"
     if lower == "1":
         return f"{cardinal(upper)} over one"
     if lower == "2":

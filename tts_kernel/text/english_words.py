@@ -1,8 +1,9 @@
 """How an English word is said: the CMU Pronouncing Dictionary, and for other words a guess from their letters.
 
 The dictionary and the model for unknown words come with the package gruut-lang-en (MIT; the CMU dictionary, 124,000
-words, in IPA, and a conditional random field trained on it). Words with several pronunciations (read, record) get the
-first. A word that is not there is tried in this order:
+words, in IPA, and a conditional random field trained on it). A word with several pronunciations (read, record) is said
+in the role that it has in its sentence (`english_tags`), else in the first way. A word that is not there is tried in
+this order:
 
     capitals, or no vowel     spelled: "HTML" aitch tee em el
     'S at its end             the word, and s, z or iz
@@ -36,21 +37,33 @@ _NAMES = (
     "d ˈʌ b ə l j u|ˈɛ k s|w ˈaɪ|z ˈi"
 )
 _LETTERS = dict(zip("abcdefghijklmnopqrstuvwxyz", _NAMES.split("|"), strict=True))
-_ABBREVIATIONS = "AI AM API AR BA CD CEO CPU DJ DVD EU FBI GPU HR ID IP IT LA MA OS PC PM PR TV UK UN US USA VR WHO"
+_ABBREVIATIONS = "AI AM API AR BA CD CEO CO CPU DJ DVD EU FBI GPU HR ID IP IT LA MA OS PC PM PR TV UK UN US USA VR WHO"
 _SPELLED = frozenset(_ABBREVIATIONS.split())  # although the dictionary has them, or words like them
+_ACRONYMS = ("ASEAN", "COVID", "FIFA", "MERS", "NAFTA", "NATO", "OPEC", "SARS", "UNESCO", "UNICEF")  # said as words
+_OWN = {"polish": "p ˈɑ l ɪ ʃ", "used": "j ˈu z d", "Used": "j ˈu z d"}  # as they are written: Polish is another word
 _SIBILANTS = ("s", "z", "sh", "zh", "ch", "jh")
 _VOICELESS = ("p", "t", "k", "f", "th")
 
 
 def is_word(word: str) -> bool:
     """Whether the dictionary has it as a word, so that capitals need not be spelled."""
-    return word not in _SPELLED and word.lower() in _dictionary()
+    return word in _ACRONYMS or (word not in _SPELLED and word.lower() in _dictionary())
+
+
+def has_roles(word: str) -> bool:
+    """Whether it is said in one way as a verb and in another as a noun, or the like."""
+    return word.lower() in _by_role()
 
 
 @functools.lru_cache(maxsize=50_000)
-def say_word(word: str) -> Spoken:
-    """Letters A to Z and apostrophes -> phones and tones."""
+def say_word(word: str, roles: tuple[str, ...] = ()) -> Spoken:
+    """Letters A to Z and apostrophes -> phones and tones; `roles` as `english_tags.roles` gives them."""
     plain = word.replace("'", "")
+    own = _by_role().get(word.lower(), {})
+    if word not in _SPELLED and (role := next((role for role in roles if role in own), None)):
+        return _spoken(own[role])
+    if word in _OWN:
+        return _spoken(_OWN[word])
     if word in _SPELLED or (len(plain) == 1 and plain not in "aAI"):
         return spell(plain)
     known = _dictionary().get(word.lower()) or _dictionary().get(plain.lower())
@@ -59,7 +72,7 @@ def say_word(word: str) -> Spoken:
     if word.lower().endswith(("'s", "s'")):
         stem = say_word(re.sub("'[sS]$|[sS]'$", "", word))
         return stem if word.endswith("'") and stem[0][-1] in ("s", "z") else _joined([stem, _ending(stem[0][-1])])
-    if plain.isupper() or not re.search("[aeiouy]", plain.lower()):
+    if (plain.isupper() and word not in _ACRONYMS) or not re.search("[aeiouy]", plain.lower()):
         return spell(plain)
     parts = re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", plain)
     if len(parts) > 1:
@@ -126,12 +139,32 @@ def _joined(parts: list[Spoken]) -> Spoken:
 @functools.cache
 def _dictionary() -> dict[str, str]:
     """word -> its first pronunciation, IPA symbols with a space between."""
+    return {word: ipa for word, ipa, _ in reversed(_lexicon())}
+
+
+@functools.cache
+def _by_role() -> dict[str, dict[str, str]]:
+    """word -> role (VB, NN ...) -> pronunciation, of words whose roles are said differently. Of several ones for a role
+    the word's first is taken where it is among them, else the first of them."""
+    found: dict[str, dict[str, str]] = {}
+    for word, ipa, role in _lexicon():
+        if role in ("VB", "VBD", "NN", "JJ", "RB"):
+            own = found.setdefault(word, {})
+            if role not in own or ipa == _dictionary()[word]:
+                own[role] = ipa
+    return {word: own for word, own in found.items() if len(set(own.values())) > 1}
+
+
+@functools.cache
+def _lexicon() -> list[tuple[str, str, str]]:
+    """(word, pronunciation, role or nothing), the first pronunciation of a word before its others."""
     import gruut_lang_en
 
     with sqlite3.connect(
         f"file:{gruut_lang_en.get_lang_dir() / 'lexicon.db'}?mode=ro&immutable=1", uri=True
     ) as lexicon:
-        return dict(lexicon.execute("SELECT word, phonemes FROM word_phonemes ORDER BY pron_order DESC"))
+        rows = lexicon.execute("SELECT word, phonemes, role FROM word_phonemes ORDER BY pron_order")
+        return [(word, ipa, role.removeprefix("gruut:")) for word, ipa, role in rows]
 
 
 @functools.cache

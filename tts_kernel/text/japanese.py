@@ -10,18 +10,23 @@ import contextlib
 import functools
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tts_kernel.text.abbreviations import spell_abbreviations
 from tts_kernel.text.expressions import Expression, rewrite
 from tts_kernel.text.pieces import MARKS, Piece, mark_or_unknown
-from tts_kernel.text.words import MAGNITUDES, MONEY, UNITS, say_signs
+from tts_kernel.text.words import MONEY, UNITS, say_signs
 
-_DIGITS = ("ゼロ", "イチ", "ニ", "サン", "ヨン", "ゴ", "ロク", "ナナ", "ハチ", "キュウ")
+_DIGITS = ("ゼロ", "イチ", "ニ", "サン", "ヨン", "ゴ", "ロク", "ナナ", "ハチ", "キュー")
 _BETWEEN = re.compile(rf"((?!(?<=\d)\.(?=\d))[{re.escape(''.join(MARKS))}\s])")  # marks; a decimal point is none
 _AT_ONCE = 500  # characters without a mark between them; OpenJTalk refuses more than 8 kB, numbers written out
 
+_READINGS = {"明後日": "アサッテ", "八百": "ハッピャク"}  # of words alone, where OpenJTalk has a rarer one
+_NAN = tuple("デダナノトッ")  # before them 何 is ナン: 何ですか, 何って
+_TEN_MINUTES = ("かか", "前", "後", "間", "ほど", "以内", "おき", "遅")  # behind 十分, which else is ジューブン, enough
+_EIGHT = {"分": "プン", "個": "コ"}  # after ハッ
+_AS_A_WORD = {"20歳": "二十歳", "100均": "百均"}  # with digits they would be counted
 _VOWELS = "aiueo"
 _ROWS = {  # a, i, u, e, o; kana with another consonant than their row's are below
     "": "アイウエオ", "k": "カキクケコ", "s": "サ スセソ", "t": "タ  テト", "n": "ナニヌネノ", "h": "ハヒ ヘホ",
@@ -48,7 +53,9 @@ def prepare(text: str) -> str:
 
 def normalise(text: str) -> str:
     """Dates, units, money and signs as OpenJTalk reads them; it reads the numbers."""
+    text = re.sub(rf"(?<![\d.,])(?:{'|'.join(_AS_A_WORD)})", lambda word: _AS_A_WORD[word.group()], text)
     said = re.sub(r"(時速|秒速)\1", r"\1", rewrite(text, _say))  # 時速100km/h
+    said = re.sub(r"(?<=[ぁ-ゖァ-ヺー])[〜~]+(?![\u3400-\u9fff])", "ー", said)  # お〜い, but not タワー〜駅
     return say_signs(said, "ja")
 
 
@@ -104,14 +111,32 @@ def _table() -> dict[str, list[str]]:
 
 def _words(text: str) -> list[Piece]:
     pieces = []
-    for word in _frontend()(text, predict_nani=False):  # a guess that onnxruntime, if installed, would change
-        written, kana = word["string"], word["pron"].replace("’", "")  # ’ marks a vowel without voice
-        phones = phones_of(kana)
+    words = _frontend()(text, predict_nani=False)  # a guess that onnxruntime, if installed, would change
+    spoken = [word["pron"].replace("’", "") for word in words]  # ’ marks a vowel without voice
+    _correct([word["string"] for word in words], spoken)
+    for word, kana in zip(words, spoken, strict=True):
+        written, phones = word["string"], phones_of(kana)
         if phones:
             pieces.append(Piece(written, phones, (0,) * len(phones)))
         else:
             pieces += [mark_or_unknown(letter) for letter in written]
     return pieces
+
+
+def _correct(written: list[str], spoken: list[str]) -> None:
+    """Readings that follow from the next word, and those of single words."""
+    for place, word in enumerate(written):
+        following = place + 1 < len(written)
+        if word == "何" and spoken[place] == "ナニ" and following and spoken[place + 1].startswith(_NAN):
+            spoken[place] = "ナン"
+        elif word == "十分" and following and written[place + 1].startswith(_TEN_MINUTES):
+            spoken[place] = "ジュップン"
+        elif word == "何" and following and written[place + 1] == "色":
+            spoken[place : place + 2] = ["ナニ", "イロ"]
+        elif word == "八" and following and written[place + 1] in _EIGHT:
+            spoken[place : place + 2] = ["ハッ", _EIGHT[written[place + 1]]]
+        elif word in _READINGS:
+            spoken[place] = _READINGS[word]
 
 
 def _lengthened(pieces: list[Piece]) -> list[Piece]:
@@ -135,9 +160,8 @@ def _frontend() -> Callable[..., list[Any]]:
     return pyopenjtalk.run_frontend
 
 
-def _say(found: Expression, _: str) -> str:
+def _say(found: Expression, before: str, after: str) -> str:
     values = found.values
-    first = f"マイナス{values[0][1:]}" if values[0].startswith("-") else values[0]
     match found.kind:
         case "date":
             return "{}年{}月{}日".format(*(int(value) for value in values))
@@ -148,18 +172,22 @@ def _say(found: Expression, _: str) -> str:
             return "、".join("".join(_DIGITS[int(digit)] for digit in value) for value in values)
         case "version":
             return "テン".join(values)
+        case "score":
+            return "対".join(values)
         case "money":
-            return first + MAGNITUDES["ja"].get(found.magnitude, "") + MONEY["ja"][found.unit]
-        case "range":
-            return f"{values[0]}から{values[1]}"
+            return _range(found.amounts) + MONEY["ja"][found.unit]
         case "percent":
-            return f"{first}パーセント"
+            return f"{_range(values)}パーセント"
         case "measure":
-            unit = UNITS["ja"][found.unit]
-            return unit.format(first) if "{}" in unit else first + unit
+            unit, said = UNITS["ja"][found.unit], _range(values)
+            return unit.format(said) if "{}" in unit else said + unit
         case "fraction":
             return f"{values[1]}分の{values[0]}"
         case "ordinal":
             return f"第{values[0]}"
         case _:
-            return first
+            return _range(values)
+
+
+def _range(values: Sequence[str]) -> str:
+    return "から".join(value.replace("-", "マイナス") for value in values)

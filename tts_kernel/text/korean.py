@@ -8,21 +8,27 @@ spoken one.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from tts_kernel.text.abbreviations import spell_abbreviations
 from tts_kernel.text.expressions import Expression, rewrite
 from tts_kernel.text.pieces import Piece, mark_or_unknown
 from tts_kernel.text.symbols import SPOKEN_FINAL
-from tts_kernel.text.words import MAGNITUDES, MONEY, UNITS, say_signs
+from tts_kernel.text.words import MONEY, UNITS, say_signs
 
 _DIGITS = "영일이삼사오육칠팔구"
 _NATIVE = ("", "한", "두", "세", "네", "다섯", "여섯", "일곱", "여덟", "아홉")
 _NATIVE_TENS = ("", "열", "스물", "서른", "마흔", "쉰", "예순", "일흔", "여든", "아흔")
-# What is counted with native numerals: 시 is the hour, not the beginning of a word
-_COUNTED = re.compile(
-    r"\s?(?:개(?!월|년)|명|살|시간|시(?!\w)|시(?=[에가는를의쯤경])|마리|권|장|대(?!\d)|병|잔|가지|달|벌|켤레|채|그루|송이|곳|"
-    r"사람|그릇|배|줄|군데)"
-)
+# What is counted with native numerals, unless a longer word begins there: 3개 but 3개월, 3달 but 3달러
+_COUNTERS = r"""
+개(?!월|년|국|사|소) 명(?!령) 살 시간 시(?!즌|리즈|군|도지사|스템|상|민|장|집|범) 마리 권(?!역) 장(?!관|군|르)
+대(?!\s?\d|양|학) 병(?!원|사) 잔 컵 가지 달(?!러) 벌(?!점) 켤레 채(?!널) 그루 송이 곳 사람 그릇 배(?!럴) 줄 군데 끼
+통(?!신|화) 척 쌍 박스 상자 봉지 자루 팀 건(?!물) 곡 알 포기 다발 조각 바퀴 걸음 방울 모금 숟가락 차례 식구 나라
+자리 종류 번째 번(?=\s?(?:이나|씩|더|만에|정도|이상|넘게|연속))
+"""
+_COUNTED = re.compile(rf"\s?(?:{'|'.join(_COUNTERS.split())})")
+_MOST = {"시": 12, "시간": 20}  # up to where their numerals are native: 24시간 이십사시간
+_NUMBERED = re.compile(r"(?<![가-힣])제\s?$")  # 제3장: not three of them but the third
 _MONTHS = {"6": "유", "10": "시"}
 # The single Chinese characters of Korean headlines
 _HANJA = dict(
@@ -39,7 +45,7 @@ def prepare(text: str) -> str:
     """Before a sentence is split into spans: headline hanja in hangul, and abbreviations in capitals that are no
     English word by the names of their letters (KBS 케이비에스)."""
     text = _LONE_HANJA.sub(lambda match: _HANJA.get(match.group(), match.group()), text)
-    return spell_abbreviations(text, "ko")
+    return spell_abbreviations(re.sub(r"%[pP](?![A-Za-z])", "% 포인트", text), "ko")
 
 
 def normalise(text: str) -> str:
@@ -90,9 +96,9 @@ def _place(digit: int, unit: str) -> str:
     return "" if not digit else unit if digit == 1 and unit else _DIGITS[digit] + unit
 
 
-def _say(found: Expression, after: str) -> str:
+def _say(found: Expression, before: str, after: str) -> str:
     values = found.values
-    counted = _COUNTED.match(after)
+    counted = None if _NUMBERED.search(before) else _COUNTED.match(after)
     match found.kind:
         case "date":
             year, month, day = (str(int(value)) for value in values)
@@ -100,36 +106,48 @@ def _say(found: Expression, after: str) -> str:
         case "time":
             hour, *rest = (int(value) for value in values)
             clock = [f"{number(str(part))}{unit}" for part, unit in zip(rest, "분초", strict=False) if part]
-            return " ".join([f"{_counted_number(str(hour), most=12)}시", *clock])
+            return " ".join([f"{native(hour) if 1 <= hour <= 12 else number(str(hour))}시", *clock])
         case "telephone" | "digits":
             return " ".join(digits(value, zero="공") for value in values)
         case "version":
             return " 점 ".join(number(value) for value in values)
+        case "score":
+            return " 대 ".join(number(value) for value in values)
         case "money":
-            magnitude = MAGNITUDES["ko"].get(found.magnitude, "")
-            return " ".join(filter(None, (number(values[0]), magnitude, MONEY["ko"][found.unit])))
+            return f"{_range(found.amounts)} {MONEY['ko'][found.unit]}"
         case "range":
-            return "에서 ".join(_counted_number(value, _most(counted)) for value in values)
+            if counted is None:
+                return _range(values)
+            first, second = (_counted_number(value, counted) for value in values)
+            native_first = first != number(values[0])
+            return f"{first}{counted.group() if native_first else ''}에서 {second}"
         case "percent":
-            return f"{number(values[0])} 퍼센트"
+            return f"{_range(values)} 퍼센트"
         case "measure":
-            unit = UNITS["ko"][found.unit]
-            return unit.format(number(values[0])) if "{}" in unit else f"{number(values[0])} {unit}"
+            unit, said = UNITS["ko"][found.unit], _range(values)
+            return unit.format(said) if "{}" in unit else f"{said} {unit}"
+        case "fraction" if re.match(r"\s?분기", after):
+            return f"{number(values[0])}{number(values[1])} "  # 3/4분기
         case "fraction":
             return f"{number(values[1])}분의 {number(values[0])}"
         case _:
             if after.startswith("월") and values[0] in _MONTHS:
                 return _MONTHS[values[0]]
-            return _counted_number(values[0], _most(counted))
+            if values[0] == "1" and re.match("[만천백]", after):
+                return ""  # 1만 is 만
+            return number(values[0]) if counted is None else _counted_number(values[0], counted)
 
 
-def _most(counted: re.Match[str] | None) -> int:
-    """Up to where numbers are native: 99 before what is counted, twelve for hours (24시간 이십사시간)."""
-    return 0 if counted is None else 12 if counted.group().strip() in ("시", "시간") else 99
+def _range(values: Sequence[str]) -> str:
+    return "에서 ".join(number(value) for value in values)
 
 
-def _counted_number(value: str, most: int) -> str:
-    return native(int(value)) if value.isdigit() and 1 <= int(value) <= most else number(value)
+def _counted_number(value: str, counted: re.Match[str]) -> str:
+    counter = counted.group().strip()
+    decade = counter == "대" and value.endswith("0")  # 30대 are people of that age
+    if not value.isdigit() or decade or not 1 <= int(value) <= _MOST.get(counter, 99):
+        return number(value)
+    return "첫" if value == "1" and counter == "번째" else native(int(value))
 
 
 def _syllable(letter: str, all_finals: bool) -> Piece:

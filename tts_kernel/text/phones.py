@@ -9,8 +9,9 @@ characters, numbers and signs are read. What cannot be said (emoji, other script
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from tts_kernel.text.expressions import find
 from tts_kernel.text.language import LANGUAGES, canonical, detect, spans
 from tts_kernel.text.pieces import MARKS, Piece, clean
 from tts_kernel.text.symbols import PAD, SYMBOLS, Symbols, UnknownSymbolError, language_ids, tone_ids
+from tts_kernel.text.words import say_half_days
 
 Unknown = Literal["refuse", "leave out"]
 
@@ -158,23 +160,24 @@ def _language(text: str, language: str | None) -> str:
 
 def _pieces(text: str, main: str, symbols: Symbols) -> list[tuple[str, Piece]]:
     """(language, piece) of a clean text; their texts make up the normalised one."""
+    if main != "en":
+        text = say_half_days(text, main)
     if main == "ko":
         text = korean.prepare(text)
     elif main == "ja":
         text = japanese.prepare(text)
     whole = [(found.start, found.end) for found in find(text)]
+    readers: dict[str, tuple[Callable[[str], str], Callable[[str], list[Piece]]]] = {
+        "ko": (korean.normalise, partial(korean.pronounce, all_finals=symbols.has_all_finals)),
+        "en": (english.normalise, english.pronounce),
+        "zh": (chinese.normalise, chinese.pronounce),
+        "ja": (japanese.normalise, japanese.pronounce),
+    }
     pieces: list[tuple[str, Piece]] = []
     for span in spans(text, main, whole):
-        part = text[span.start : span.end]
-        if span.language == "ko":
-            said = korean.pronounce(korean.normalise(part), symbols.has_all_finals)
-        elif span.language == "zh":
-            said = chinese.pronounce(chinese.normalise(part))
-        elif span.language == "ja":
-            said = japanese.pronounce(japanese.normalise(part))
-        else:
-            said = english.pronounce(english.normalise(part))
-        pieces += [(span.language, piece) for piece in said]
+        normalise, pronounce = readers[span.language]
+        normalised = normalise(text[span.start : span.end])
+        pieces += [(span.language, piece) for piece in pronounce(normalised if pieces else normalised.lstrip())]
     return pieces
 
 

@@ -11,7 +11,7 @@ from tts_kernel.text.symbols import PUNCTUATION
 # Marks of every language -> the seven that models know. Quotation marks and brackets are "'", as in MeloTTS's corpora.
 MARKS = {
     **{mark: mark for mark in PUNCTUATION},
-    **dict.fromkeys("、，;:·•/|\\", ","),
+    **dict.fromkeys("、，;:·・•/|\\", ","),
     **dict.fromkeys("。．\u0964", "."),
     **dict.fromkeys("⋯‥", "…"),
     **dict.fromkeys("–—―−~〜_〰‐‑", "-"),
@@ -19,6 +19,7 @@ MARKS = {
     **dict.fromkeys("¡", "!"),
     **dict.fromkeys("¿", "?"),
 }
+_SPACED = str.maketrans({"´": "'", "゛": "\u3099", "゜": "\u309a"})  # NFKC would put a space before them
 _FRACTION = re.compile("([0-9])([½⅓⅔¼¾⅛])")  # NFKC would make 21/2 of 2½
 
 
@@ -44,7 +45,8 @@ def clean(text: str) -> str:
     """One way of writing each character: NFKC, one space for any white space, an ellipsis for several dots, and none
     of the characters that have neither width nor sound (joiners, direction marks, variation selectors)."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a pair is no character
-    text = _FRACTION.sub(r"\1 \2", text.replace("´", "'"))
+    text = text.translate(_SPACED)
+    text = _FRACTION.sub(r"\1 \2", text)
     text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
     text = "".join(letter for letter in text if letter.isspace() or not _invisible(letter))
     for dots in ("...", "。。。", "・・・"):
@@ -53,4 +55,6 @@ def clean(text: str) -> str:
 
 
 def _invisible(letter: str) -> bool:
-    return unicodedata.category(letter) == "Cf" or "\ufe00" <= letter <= "\ufe0f"
+    return (
+        unicodedata.category(letter) == "Cf" or "\ufe00" <= letter <= "\ufe0f" or "\U000e0100" <= letter <= "\U000e01ef"
+    )

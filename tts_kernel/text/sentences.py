@@ -14,20 +14,23 @@ _PAUSES = (re.compile(r"[,;:、，；：](?!\d)\s*"), re.compile(r"\s+"))
 
 def split_sentences(text: str, longest: int = LONGEST) -> list[str]:
     """The sentences of a text, in order. Nothing is lost but the white space between them.
-    A full stop ends one only before a space, and not after an abbreviation or an initial (Dr. Smith, J. Smith)."""
+    A full stop ends one only before a space, not after an abbreviation or an initial (Dr. Smith, J. Smith), and not
+    between numbers (2026. 11. 21)."""
     sentences: list[str] = []
     start = 0
     for end in _END.finditer(text):
-        if not _is_abbreviated(text[start : end.end()]):
+        if end.group()[0] == "\n" or not _is_abbreviated(text[start : end.end()], text[end.end() :][:2]):
             sentences.append(text[start : end.end()])
             start = end.end()
     sentences.append(text[start:])
     return [part for sentence in sentences for part in _shortened(sentence.strip(), longest) if part]
 
 
-def _is_abbreviated(sentence: str) -> bool:
+def _is_abbreviated(sentence: str, after: str) -> bool:
     words = sentence.split()
     word = words[-1].lower().lstrip("(\"'“‘") if words else ""
+    if after.strip().isdigit() and re.fullmatch(r"\d+\.|no\.", word):
+        return True
     return word in ABBREVIATIONS or re.fullmatch(r"(?:[a-z]\.)+", word) is not None
 
 

@@ -5,8 +5,11 @@ Where the number does not come first, {} stands for it.
 
 from __future__ import annotations
 
+import re
+
 _UNITS = """
 km/h | 시속 {} 킬로미터 | kilometers per hour | 每小时{}公里 | 時速{}キロメートル
+mph | 시속 {} 마일 | miles per hour | 每小时{}英里 | 時速{}マイル
 m/s | 초속 {} 미터 | meters per second | 每秒{}米 | 秒速{}メートル
 km2 | 제곱킬로미터 | square kilometers | 平方公里 | 平方キロメートル
 m2 | 제곱미터 | square meters | 平方米 | 平方メートル
@@ -17,6 +20,10 @@ cm | 센티미터 | centimeters | 厘米 | センチメートル
 mm | 밀리미터 | millimeters | 毫米 | ミリメートル
 nm | 나노미터 | nanometers | 纳米 | ナノメートル
 m | 미터 | meters | 米 | メートル
+ft | 피트 | feet | 英尺 | フィート
+lbs | 파운드 | pounds | 磅 | ポンド
+lb | 파운드 | pounds | 磅 | ポンド
+oz | 온스 | ounces | 盎司 | オンス
 kg | 킬로그램 | kilograms | 公斤 | キログラム
 mg | 밀리그램 | milligrams | 毫克 | ミリグラム
 g | 그램 | grams | 克 | グラム
@@ -46,6 +53,8 @@ cal | 칼로리 | calories | 卡 | カロリー
 ° | 도 | degrees | 度 | 度
 fps | 프레임 | frames per second | 帧每秒 | フレーム毎秒
 ppm | 피피엠 | parts per million | 百万分之{} | ピーピーエム
+hrs | 시간 | hours | 小时 | 時間
+hr | 시간 | hours | 小时 | 時間
 min | 분 | minutes | 分钟 | 分
 sec | 초 | seconds | 秒 | 秒
 ms | 밀리초 | milliseconds | 毫秒 | ミリ秒
@@ -59,18 +68,12 @@ JPY | 엔 | yen | 日元 | 円
 KRW | 원 | won | 韩元 | ウォン
 CNY | 위안 | yuan | 元 | 元
 """
-_MAGNITUDES = """
-thousand | 천 | thousand | 千 | 千
-million | 백만 | million | 百万 | 百万
-billion | 십억 | billion | 十亿 | 十億
-trillion | 조 | trillion | 万亿 | 兆
-"""
 _SIGNS = """
 % | 퍼센트 | percent | 百分号 | パーセント
 & | 앤드 | and | 和 | アンド
 @ | 골뱅이 | at | 艾特 | アットマーク
 + | 플러스 | plus | 加 | プラス
-= | 는 | equals | 等于 | イコール
+= | 이퀄 | equals | 等于 | イコール
 # | 샵 | number | 井号 | シャープ
 ° | 도 | degrees | 度 | 度
 × | 곱하기 | times | 乘 | かける
@@ -84,6 +87,10 @@ _JAPANESE_LETTERS = (
     "アール エス ティー ユー ブイ ダブリュー エックス ワイ ゼット"
 )
 
+# Morning, afternoon and the hour
+_HALVES = {"ko": ("오전 ", "오후 ", "시"), "zh": ("上午", "下午", "点"), "ja": ("午前", "午後", "時")}
+_HALF_DAY = re.compile(r"(?<![\d.:])(1?\d)(:[0-5]\d)? ?([aApP])(?:\.[mM]\.|[mM](?![A-Za-z]))")
+
 
 def _read(table: str) -> dict[str, dict[str, str]]:
     """language -> what stands in the first column -> its word."""
@@ -93,11 +100,19 @@ def _read(table: str) -> dict[str, dict[str, str]]:
     }
 
 
-UNITS, MONEY, MAGNITUDES, SIGNS = _read(_UNITS), _read(_MONEY), _read(_MAGNITUDES), _read(_SIGNS)
+UNITS, MONEY, SIGNS = _read(_UNITS), _read(_MONEY), _read(_SIGNS)
 LETTERS = {
     language: dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", names.split(), strict=True))
     for language, names in (("ko", _KOREAN_LETTERS), ("ja", _JAPANESE_LETTERS))
 }
+
+
+def say_half_days(text: str, language: str) -> str:
+    """5:30pm and 5 a.m. as they are written in a language other than English: 오후 5:30, 오전 5시."""
+    morning, afternoon, hour = _HALVES[language]
+    return _HALF_DAY.sub(
+        lambda found: f"{morning if found[3] in 'aA' else afternoon}{found[1]}{found[2] or hour}", text
+    )
 
 
 def say_signs(text: str, language: str) -> str:
