@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import platform
 import random
-import re
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data.measure import ROOT, Figures, Stopwatch, measure
-from benchmarks.data.report import processor, row
+from benchmarks.cosyvoice2_page import PAGE, put, section
+from benchmarks.data.measure import Figures, Stopwatch, measure
+from benchmarks.data.report import row
 from tts_kernel.data.pipeline import Lengths, Pipeline, build, count, lengths_of_statistics, read_lengths
 from tts_kernel.data.pipeline.shard_lengths import keep_lengths
 from tts_kernel.data.pipeline.text import Encoder
@@ -27,6 +24,12 @@ from tts_kernel.data.pipeline.text import Encoder
 TITLE = "Counting"
 GUIDE = {"max_length": 40960, "min_length": 0, "token_max_length": 400}
 LIMIT, SHUFFLE, SORT = 400, 500, 500
+METHOD = (
+    "Made by `python -m benchmarks.pipeline`: an epoch's batches with the guide's settings (filter, shuffle "
+    f"{SHUFFLE}, sort {SORT}, dynamic batches of {LIMIT} frames), from lengths drawn from statistics. Both ways count "
+    "the same batches in one thread; their times are CPU time, which other programs hardly change, targets are by the "
+    "clock. Medians, each run in a process of its own."
+)
 TARGETS = {266: 0.1, 1_000_000: 20.0}  # seconds, of the composition of batches
 log = logging.getLogger("benchmarks.pipeline")
 
@@ -154,43 +157,15 @@ def _said(seconds: float) -> str:
     return f"{1000 * seconds:.2g} ms" if seconds < 0.1 else f"{seconds:.2f} s"
 
 
-def section(lines: list[str]) -> str:
-    machine = f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    return "\n".join(
-        [
-            f"## {TITLE}",
-            "",
-            "Made by `python -m benchmarks.pipeline`: an epoch's batches with the guide's settings (filter, shuffle "
-            f"{SHUFFLE}, sort {SORT}, dynamic batches of {LIMIT} frames), from lengths drawn from statistics. Both "
-            "ways count the same batches in one thread; their times are CPU time, which other programs hardly change, "
-            "targets are by the clock. Medians, each run in a process of its own.",
-            "",
-            f"{datetime.now(UTC):%Y-%m-%d}, {machine}; load average {os.getloadavg()[0]:.1f}.",
-            "",
-            *lines,
-            "",
-        ]
-    )
-
-
-def put(path: Path, text: str) -> None:
-    """Replace the section of this title in a page, or add it at the end."""
-    page = path.read_text(encoding="utf-8") if path.exists() else "# CosyVoice2, measured\n"
-    pattern = re.compile(rf"^## {TITLE}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-    page = pattern.sub(lambda _: text + "\n", page) if pattern.search(page) else f"{page.rstrip()}\n\n{text}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page.rstrip() + "\n", encoding="utf-8")
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[266, 100_000, 1_000_000], help="utterances")
     parser.add_argument("--repeats", type=int, default=3, help="runs whose median counts")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks" / "cosyvoice2.md")
+    parser.add_argument("--output", type=Path, default=PAGE)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     lines = table(given.rows, given.repeats)
-    put(given.output, section(lines))
+    put(given.output, TITLE, section(TITLE, METHOD, lines))
     for line in lines:
         log.info(line)
     return int(any("missed" in line for line in lines))

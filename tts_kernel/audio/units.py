@@ -7,14 +7,13 @@ pitch, so that its codes carry phones, prosody and some of the speaker.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
-from zipfile import BadZipFile
 
 import numpy as np
 
+from tts_kernel.audio.codebook import fit_centres, load_arrays, nearest_centres, save_arrays
 from tts_kernel.audio.wav import Hz, resample
 
 SAMPLE_RATE: Hz = 22_050
@@ -71,9 +70,6 @@ class KMeansUnits:
         """Units of a corpus given as the `acoustic_features` of its clips, each (frames, feature_dim).
 
         Same clips and seed, same units. Raises UnitsError if there are fewer frames than codes."""
-        from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits
-
         frames = np.concatenate(list(clips)) if len(clips) else np.zeros((0, FEATURE_DIM), np.float32)
         if len(frames) < codebook_size:
             raise UnitsError(
@@ -82,9 +78,7 @@ class KMeansUnits:
         mean = frames.mean(axis=0, dtype=np.float64).astype(np.float32)
         std = frames.std(axis=0, dtype=np.float64).astype(np.float32) + np.float32(1e-6)
         points = _standardise(frames, mean, std) * _weights()
-        with threadpool_limits(1):  # the order of a sum, and with it the result, would follow the number of threads
-            model = KMeans(codebook_size, init="k-means++", n_init=1, max_iter=40, random_state=seed).fit(points)
-        return cls(mean, std, model.cluster_centers_.astype(np.float32))
+        return cls(mean, std, fit_centres(points, codebook_size, iterations=40, seed=seed))
 
     def features(self, wav: np.ndarray, sample_rate: Hz) -> np.ndarray:
         """(samples,) in [-1, 1] -> (frames, feature_dim) float32, about unit scale, within +-`LIMIT`."""
@@ -98,29 +92,18 @@ class KMeansUnits:
         """(frames, feature_dim) -> (frames,) int64, the nearest centre of every frame."""
         if features.ndim != 2 or features.shape[1] != FEATURE_DIM:
             raise UnitsError(f"features have shape {features.shape}; expected (frames, {FEATURE_DIM}) from `features`")
-        points = features.astype(np.float64) * _weights()
-        centres = self.centres.astype(np.float64)
-        distance = (centres**2).sum(axis=1) - 2.0 * points @ centres.T  # |point|^2 is the same for every centre
-        return distance.argmin(axis=1).astype(np.int64)
+        return nearest_centres(features.astype(np.float64) * _weights(), self.centres)
 
     def save(self, path: Path) -> None:
         """Write the units as .npz, whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as out:
-            np.savez(out, mean=self.mean, std=self.std, centres=self.centres)
-        os.replace(temporary, path)
+        save_arrays(path, mean=self.mean, std=self.std, centres=self.centres)
 
     @classmethod
     def load(cls, path: Path) -> KMeansUnits:
         """Read what `save` wrote. Raises UnitsError, naming the file, if it is missing or something else."""
-        path = Path(path)
-        if not path.is_file():
-            raise UnitsError(f"{path}: no such file; expected units saved by KMeansUnits.save")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(arrays["mean"], arrays["std"], arrays["centres"])
-        except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+            return cls(*load_arrays(path, "mean", "std", "centres"))
+        except ValueError as error:
             raise UnitsError(f"{path}: not a file of units ({error}); fit and save them again") from error
 
 

@@ -23,6 +23,7 @@ from tts_kernel.widgets.figures import (
     PURPLE,
     RED,
     make_figure,
+    plain,
     save_figure,
     say_instead,
 )
@@ -30,11 +31,13 @@ from tts_kernel.widgets.figures import (
 COMMAS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 REASON_COLOURS = (RED, ORANGE, PURPLE, GREEN, *COLOURS[5:])
 PALE = "#9ecae1"  # what was not chosen
+FEW = 25  # bars of a histogram that are told apart by gaps
 _MEASURES = (
-    ("batches", "batches per epoch", "{:,.0f}"),
     ("kept", "utterances kept", "{:,.0f}"),
+    ("batches", "batches per epoch", "{:,.0f}"),
+    ("steps", "optimiser steps per epoch", "{:,.0f}"),
     ("padding", "padding, % of frames", "{:.1f}"),
-    ("memory_gb", "largest batch with weights, GB", "{:.1f}"),
+    ("memory_gb", "memory, GB", "{:.1f}"),
 )
 
 
@@ -59,28 +62,28 @@ def funnel(values: dict[str, Any]) -> Figure:
         for drop in account["drops"]:
             axis.barh(place, drop["count"], 0.66, left=start, color=colours[drop["reason"]])
             start += drop["count"]
-        axis.annotate(
-            f"{account['left']:,}", (start, place), (5, 0), textcoords="offset points", va="center", fontsize=8.5
-        )
+        said = f"{account['left']:,}{'  ' if account['note'] else ''}{account['note']}"
+        axis.annotate(said, (start, place), (5, 0), textcoords="offset points", va="center", fontsize=8.5)
     for processor, drop in drops:
         because = f"\n{drop['setting'].split(',')[0]}" if drop["setting"] else ""
         axis.bar(0, 0, color=colours[drop["reason"]], label=f"{processor}: {drop['count']:,} {drop['reason']}{because}")
     if drops:
         figure.legend(frameon=False, fontsize=8.5, loc="outside right upper", labelspacing=0.9)
     axis.set_yticks(range(len(accounts))[::-1], [account["processor"] for account in accounts])
-    axis.set_xlim(0, 1.1 * whole)
+    axis.set_xlim(0, 1.2 * whole)
     axis.set_ylim(-0.6, len(accounts) - 0.4)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axis.xaxis.set_major_formatter(COMMAS)
     axis.grid(visible=False, axis="y")
     axis.set_xlabel("utterances", loc="left")
-    axis.set_title("\n".join(textwrap.wrap(values["facts"]["verdict"], 95)), loc="left", fontsize=10.5)
+    width = 78 if drops else 95  # letters beside the legend
+    axis.set_title("\n".join(textwrap.wrap(plain(values["facts"]["verdict"]), width)), loc="left", fontsize=10.5)
     return figure
 
 
 def lengths(values: dict[str, Any]) -> Figure:
     """Frames and tokens of every utterance that came in, with the limits; utterances of a batch."""
-    figure, axes = make_figure(12, 3.2, 1, 4)
+    figure, axes = make_figure(12, 3.4, 1, 4)
     drawn = (
         ("frames", "Mel frames, 50 a second", BLUE),
         ("text_tokens", "Text tokens", GREEN),
@@ -88,32 +91,42 @@ def lengths(values: dict[str, Any]) -> Figure:
         ("batch_sizes", "Utterances in a batch", GREY),
     )
     for axis, (name, title, colour) in zip(axes[0], drawn, strict=True):
-        _bars(axis, values[name], colour)
         axis.set(title=title, ylabel="batches" if name == "batch_sizes" else "utterances" if name == "frames" else "")
-        for limit in values["limits"].get(name, []):
-            if limit <= values[name]["edges"][-1]:
-                axis.axvline(limit, color=RED, linestyle="--", linewidth=1.2)
-                top = axis.get_ylim()[1]
-                axis.annotate(f"{limit:,}", (limit, top), (3, -9), textcoords="offset points", fontsize=8, color=RED)
+        if _bars(axis, values[name], colour):
+            _limits(axis, values["limits"].get(name, []))
     return figure
 
 
-def _bars(axis: Axes, histogram: dict[str, list[float]], colour: str) -> None:
+def _bars(axis: Axes, histogram: dict[str, list[float]], colour: str) -> bool:
+    """Whether there is anything to draw."""
     edges, counts = np.array(histogram["edges"]), histogram["counts"]
     if not any(counts):
         say_instead(axis, "none", GREY)
-        return
+        return False
     width = np.diff(edges)
-    axis.bar((edges[:-1] + edges[1:]) / 2, counts, width * (0.8 if edges[0] < 0 else 1.0), color=colour)
+    axis.bar((edges[:-1] + edges[1:]) / 2, counts, width * (0.8 if len(counts) < FEW else 1.0), color=colour)
+    axis.set_xlim(edges[0], edges[-1])
     axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axis.yaxis.set_major_formatter(COMMAS)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.xaxis.set_major_formatter(COMMAS)
+    return True
+
+
+def _limits(axis: Axes, limits: list[tuple[str, float]]) -> None:
+    """A line for each that lies among the bars, and their names below, from left to right."""
+    shown = sorted((value, name) for name, value in limits if value <= axis.get_xlim()[1])
+    for value, _ in shown:
+        axis.axvline(value, color=RED, linestyle="--", linewidth=1.2)
+    axis.set_xlabel("\n".join(name for _, name in shown), color=RED, fontsize=8.5)
 
 
 def settings(values: dict[str, Any]) -> Figure:
     """What an epoch would be with other values of each setting; the chosen one is dark."""
     names = list(dict.fromkeys(each["setting"] for each in values["tries"]))
-    figure, axes = make_figure(12, 0.9 + 1.75 * max(len(names), 1), max(len(names), 1), len(_MEASURES))
+    tallest = max((sum(each["setting"] == name for each in values["tries"]) for name in names), default=1)
+    height = 0.75 + 0.27 * max(tallest, 3)
+    figure, axes = make_figure(12, 0.2 + height * max(len(names), 1), max(len(names), 1), len(_MEASURES))
     if not names:
         for axis in axes[0]:
             say_instead(axis, "nothing else was tried", GREY)
@@ -124,11 +137,13 @@ def settings(values: dict[str, Any]) -> Figure:
             numbers = [each[measure] * (100 if measure == "padding" else 1) for each in tried]
             bars = axis.barh(places, numbers, 0.62, color=[BLUE if each["chosen"] else PALE for each in tried])
             axis.bar_label(bars, [form.format(number) for number in numbers], fontsize=8, padding=3)
-            axis.set_yticks(places, [f"{each['value']:,}" for each in tried])
-            axis.set_xlim(0, 1.25 * max(numbers) or 1.0)
-            axis.xaxis.set_major_locator(MaxNLocator(4))
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-            axis.grid(visible=False, axis="y")
-            axis.set_title(title, fontsize=9.5)
+            labels = ["none" if each["unlimited"] else f"{each['value']:,}" for each in tried]
+            axis.set_yticks(places, labels)
+            axis.tick_params(left=axis is row[0], labelleft=axis is row[0])
+            axis.set_xlim(0, 1.45 * max(numbers) or 1.0)
+            axis.set_xticks([])
+            axis.grid(visible=False)
+            axis.spines["bottom"].set_visible(False)
+            axis.set_title(title, fontsize=9.5, loc="left")
         row[0].set_ylabel(name, fontsize=9)
     return figure

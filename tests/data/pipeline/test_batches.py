@@ -59,19 +59,6 @@ def test_audio_that_is_not_finite_is_refused_by_name(tmp_path: Path, bad: float)
         data.spoken(0)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "reason"),
-    [
-        ("utt_embedding", np.ones(512), "utt_embedding has 512 values, expected 192"),
-        ("spk_embedding", None, "spk_embedding has 0 values, expected 192"),
-        ("utt_embedding", np.full(192, np.nan), "utt_embedding holds NaN"),
-    ],
-)
-def test_an_embedding_that_does_not_fit_is_refused_by_name(tmp_path: Path, name: str, value: Any, reason: str) -> None:
-    with pytest.raises(PipelineError, match=f"somewhat: {reason}"):
-        dataset(tmp_path, row("somewhat", **{name: value})).spoken(0)
-
-
 def test_embeddings_have_unit_length_and_the_speakers_can_be_taken(tmp_path: Path) -> None:
     mine = row("a", utt_embedding=np.arange(192.0), spk_embedding=np.full(192, 3.0))
     one = batch_of(dataset(tmp_path, mine)).embedding[0]

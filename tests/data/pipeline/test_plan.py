@@ -6,9 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.pipeline.written import WORDS, lengths_of, pipeline, row, rows
+from tests.data.pipeline.written import WORDS, lengths_of, pipeline, row, rows, write_shards
 from tts_kernel.data.loader import BatchLoader, LoaderSettings
-from tts_kernel.data.pipeline import PipelinePlan, check, count, lengths_of_statistics, remarks
+from tts_kernel.data.pipeline import (
+    PipelinePlan,
+    build,
+    check,
+    count,
+    lengths_of_statistics,
+    read_lengths,
+    remarks,
+)
 from tts_kernel.data.pipeline.batches import PipelineDataset
 from tts_kernel.data.pipeline.processors import Batching, Filter
 from tts_kernel.data.sampler import Position
@@ -105,6 +113,23 @@ def test_utterances_that_are_trimmed_are_named(tmp_path: Path) -> None:
     (said,) = remarks(count(pipeline(), lengths))
     assert said.startswith("trimmed to 2 mel frames per speech token: 1 of 2 utterances")
     assert "by 2 tokens at most: off" in said
+
+
+def test_shards_that_a_list_names_twice_are_said(tmp_path: Path) -> None:
+    path = write_shards(tmp_path, rows(3), [row("once")])
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n", encoding="utf-8")
+    counted = count(pipeline(), read_lengths(path, WORDS))
+    assert counted.accounts.kept == 7
+    assert any("names shards twice, 1 times in all" in line for line in remarks(counted))
+
+
+def test_without_a_filter_what_has_no_frames_is_dropped_and_counted(tmp_path: Path) -> None:
+    made = build([("batch", {"batch_type": "dynamic"})])
+    lengths = lengths_of(tmp_path, [row("a"), row("silent", speech_token=[])])
+    counted = count(made, lengths)
+    assert [(name, drop.reason) for name, drop in counted.accounts.drops()] == [("compute_fbank", "no mel frames")]
+    data = PipelineDataset(made, lengths, WORDS)
+    assert [data[planned].ids for planned in PipelinePlan(made, lengths).epoch(Position())] == [["a"]]
 
 
 def test_an_empty_pipeline_has_no_batches_and_no_waste() -> None:

@@ -36,6 +36,12 @@ def test_a_file_decides_instead_of_the_settings(tmp_path: Path) -> None:
         pipeline_of(CountSettings(pipeline=str(tmp_path / "gone.yaml")))
 
 
+def test_no_limit_adds_no_filter_with_limits_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "conf.yaml"
+    path.write_text("train_data_pipeline: [{processor: batch, conf: {batch_type: dynamic}}]", encoding="utf-8")
+    assert pipeline_of(CountSettings(pipeline=str(path), zero_is_no_limit=True)).of(Filter) is None
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [

@@ -29,11 +29,55 @@ def test_lengths_are_those_of_the_rows(tmp_path: Path) -> None:
     assert found.reject_tokens.tolist() == [-1, -1, -1]
 
 
-@pytest.mark.parametrize("name", ["speech_token", "text"])
+@pytest.mark.parametrize("name", ["speech_token", "text", "spk", "utt_embedding", "spk_embedding"])
 def test_a_missing_value_is_an_error_and_no_empty_one(tmp_path: Path, name: str) -> None:
     empty: dict[str, Any] = {name: None}
-    with pytest.raises(PipelineError, match=rf"1 rows have no {name}, such as b; .*compute the column again"):
+    with pytest.raises(PipelineError, match=rf"1 rows with no {name}, such as b$"):
         read_lengths(write_shards(tmp_path, [row("a"), row("b", **empty)]), WORDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("utt_embedding", np.ones(512), "utt_embedding of 512 values, expected 192"),
+        ("spk_embedding", [], "spk_embedding of 0 values, expected 192"),
+        ("utt_embedding", np.full(192, np.nan), "NaN or infinite values in utt_embedding"),
+        ("spk_embedding", [None] + [1.0] * 191, "NaN or infinite values in spk_embedding"),
+        ("speech_token", [4, -1, 7], "negative or missing values in speech_token"),
+        ("speech_token", [4, None, 7], "negative or missing values in speech_token"),
+    ],
+)
+def test_a_value_that_training_would_fail_on_is_refused_before_it(
+    tmp_path: Path, name: str, value: Any, reason: str
+) -> None:
+    with pytest.raises(PipelineError, match=rf"1 rows with {reason}, such as somewhat$"):
+        read_lengths(write_shards(tmp_path, [row("good"), row("somewhat", **{name: value})]), WORDS)
+
+
+def test_every_reason_of_every_shard_is_in_one_error_with_all_its_rows(tmp_path: Path) -> None:
+    long = [row(f"r{at}", 0.1, text=None if at in (3, 80, 129) else "x") for at in range(130)]
+    other = [row("a", utt_embedding=np.ones(256)), row("b", speech_token=None), row("c", utt_embedding=np.ones(256))]
+    with pytest.raises(PipelineError) as caught:
+        read_lengths(write_shards(tmp_path, long, rows(2), other), WORDS)
+    said = str(caught.value)
+    assert "parquet_000000000.tar: rows that cannot be used" in said
+    assert "3 rows with no text, such as r3, r80, r129" in said
+    assert "parquet_000000001.tar" not in said
+    assert "2 rows with utt_embedding of 256 values, expected 192, such as a, c" in said
+    assert "1 rows with no speech_token, such as b" in said
+
+
+def test_columns_of_all_shards_are_looked_at_before_rows_of_any(tmp_path: Path) -> None:
+    lacking = SCHEMA.remove(SCHEMA.get_field_index("speech_token"))
+    for number in range(22):
+        write_shards(tmp_path / f"{number}", rows(1), schema=lacking)
+    text = "".join(f"{number}/parquet_000000000.tar\n" for number in range(22))
+    (tmp_path / "data.list").write_text(text, encoding="utf-8")
+    never = Encoder(lambda text: pytest.fail("a row was read"), "words", "words")
+    with pytest.raises(PipelineError) as caught:
+        read_lengths(tmp_path / "data.list", never)
+    assert str(caught.value).count("no column speech_token") == 20
+    assert "and 2 more of 22 shards" in str(caught.value)
 
 
 def test_audio_that_cannot_be_read_is_marked(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from tests.data.pipeline.written import SCHEMA, WORDS, row, rows, write_shards
-from tts_kernel.data.pipeline import PipelineError, read_lengths, read_list
+from tts_kernel.data.pipeline import PipelineError, read_lengths, read_list, shards
 from tts_kernel.data.pipeline.shards import RowReader
 
 
@@ -32,6 +33,35 @@ def test_every_missing_file_of_a_list_is_named(tmp_path: Path) -> None:
     path.write_text("\n", encoding="utf-8")
     with pytest.raises(PipelineError, match="names no shard"):
         read_list(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, r"parquet_000000000\.tar: a shard itself; expected a data\.list with one parquet shard per line"),
+        ("a.tar\n".encode("utf-16"), r"data\.list: no text in UTF-8; expected a data\.list"),
+        (b"x" * 5000, r"data\.list:1: x+ does not exist, nor x+ beside the list"),
+        (b"{}\n", r"data\.list:1: \{\} does not exist"),
+        (b".\n", r"data\.list:1: \. does not exist"),
+    ],
+)
+def test_what_is_no_list_is_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    path = write_shards(tmp_path, rows(1))
+    if content is None:
+        path = tmp_path / "parquet_000000000.tar"
+    else:
+        path.write_bytes(content)
+    with pytest.raises(PipelineError, match=reason):
+        read_list(path)
+
+
+def test_a_list_of_more_shards_than_files_may_be_open_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_KEPT_FILES", 2)
+    paths = tuple(read_list(write_shards(tmp_path, *([row(f"u{at}")] for at in range(5)))))
+    reader, before = RowReader(paths), len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        assert [reader.row(at, 0)["utt"] for at in range(5)] == [f"u{at}" for at in range(5)]
+    assert len(os.listdir("/proc/self/fd")) - before <= 2
 
 
 def test_a_list_that_has_moved_with_its_shards_is_read(tmp_path: Path) -> None:
@@ -88,6 +118,7 @@ def test_what_other_versions_of_pandas_write_reads_the_same(tmp_path: Path, name
     for place in range(3):
         for column, value in plain.row(0, place).items():
             assert np.array_equal(value, other.row(0, place)[column]), column
+    assert len(read_lengths(tmp_path / "other", WORDS)) == 3
 
 
 def test_damaged_shards_are_named(tmp_path: Path) -> None:

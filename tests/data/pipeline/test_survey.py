@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -56,15 +58,88 @@ def test_other_settings_are_counted_beside_the_chosen_one() -> None:
     assert [each.setting for each in static.tries] == ["token_max_length"]
 
 
+def test_what_was_not_there_to_change_is_not_tried(tmp_path: Path) -> None:
+    path = tmp_path / "conf.yaml"
+    path.write_text("train_data_pipeline: [{processor: batch, conf: {batch_type: dynamic}}]", encoding="utf-8")
+    found = survey_of(utterances=50, pipeline=str(path))
+    assert {each.setting for each in found.tries} == {"max_frames_in_batch"}
+    assert {each.kept for each in found.tries} == {50}
+
+
+def test_the_table_has_a_line_for_each_setting_and_says_where_0_is_no_limit() -> None:
+    found = survey_of(utterances=266, token_max_length=0, zero_is_no_limit=True, try_frames="1000", try_text_tokens="9")
+    head, *lines = found.table().splitlines()
+    assert head.split() == ["setting", "value", "kept", "batches", "steps", "padding", "memory"]
+    assert [line.split()[:3] for line in lines] == [
+        ["max_frames_in_batch", "400*", "266"],
+        ["max_frames_in_batch", "1,000", "266"],
+        ["token_max_length", "none*", "266"],
+        ["token_max_length", "9", str(found.tries[3].kept)],
+    ]
+    assert len({len(line) for line in lines}) == 1
+
+
 def test_too_few_batches_for_a_step_are_said() -> None:
-    assert "too few for one optimiser step of 500" in survey_of(utterances=20, grad_accumulation=500).verdict()
+    verdict = survey_of(utterances=20, grad_accumulation=500).verdict()
+    assert "fewer than the 500 of an optimiser step: an epoch is a single, smaller one" in verdict
+
+
+def test_what_is_dropped_is_in_the_verdict() -> None:
+    found = survey_of(utterances=266, min_length=600.0)
+    lost = 266 - found.counted.accounts.kept
+    assert found.problems() == []
+    assert found.verdict().endswith(f"padding; {lost} of 266 utterances are dropped")
+
+
+def test_a_lost_speaker_is_the_verdict_and_not_what_was_dropped_most(tmp_path: Path) -> None:
+    given = [*rows(9), row("r", 0.05), row("s", 0.05), row("k", words=300, spk="kim")]
+    path = write_shards(tmp_path / "data", given)
+    tokenizer = train_tokenizer(["x xx xxx xxxx xxxxx"], tmp_path / "bpe.model", 8)
+    found = survey_of(data=str(path), tokenizer=str(tokenizer.path), min_length=10.0, token_max_length=100)
+    assert "but nothing is left of speaker kim (1 utterance): 1 too much text" in found.verdict()
+
+
+def test_nothing_read_is_the_verdict(tmp_path: Path) -> None:
+    path = write_shards(tmp_path / "data", [])
+    tokenizer = train_tokenizer(["x xx xxx xxxx xxxxx"], tmp_path / "bpe.model", 8)
+    found = survey_of(data=str(path), tokenizer=str(tokenizer.path))
+    assert found.verdict() == "0 batches per epoch, but no utterance came in; is data.list the right one?"
+
+
+def test_bars_hold_whole_numbers_of_values_so_that_an_even_spread_is_even(tmp_path: Path) -> None:
+    values = counts_of(tmp_path, utterances=50_000, try_frames="400", try_text_tokens="400")
+    for name, unit in (("frames", 2), ("text_tokens", 1), ("speech_tokens", 1)):
+        edges, counts = values[name]["edges"], np.array(values[name]["counts"])
+        width = edges[1] - edges[0]
+        assert width % unit == 0
+        assert (edges[0] + unit / 2) % unit == 0
+        smooth = (counts[:-2] + counts[2:]) / 2
+        high = smooth > 0.5 * counts.max()
+        assert (np.abs(counts[1:-1] - smooth)[high] < 0.15 * smooth[high]).all(), name
+
+
+def counts_of(folder: Path, **values: object) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(survey_of(**values).save(Run(folder)).read_text(encoding="utf-8"))
+    return read
+
+
+def test_limits_lie_in_the_unit_of_what_they_limit(tmp_path: Path) -> None:
+    limits = counts_of(tmp_path, utterances=30, min_length=100.0, max_length=900.0, token_min_length=2)["limits"]
+    assert limits["frames"] == [
+        ["max_frames_in_batch 400", 400],
+        ["min_length 100 x 10 ms = 50", 50],
+        ["max_length 900 x 10 ms = 450", 450],
+    ]
+    assert limits["text_tokens"] == [["token_min_length 2", 2], ["token_max_length 400", 400]]
+    free = {"token_max_length": 0, "zero_is_no_limit": True, "batch_type": "static", "max_length": 1e6}
+    assert counts_of(tmp_path, utterances=30, **free)["limits"]["text_tokens"] == []
 
 
 def test_a_list_is_read_and_what_the_figures_need_is_written(tmp_path: Path) -> None:
     path = write_shards(tmp_path / "data", [*rows(9), row("short", 0.05)])
     tokenizer = train_tokenizer(["x xx xxx xxxx xxxxx"], tmp_path / "bpe.model", 8)
     found = survey_of(data=str(path), tokenizer=str(tokenizer.path), min_length=10.0)
-    assert str(found.source).startswith(f"{path}: 10 utterances, 0.01 hours, 1 speakers")
+    assert str(found.source).startswith(f"{path}: 10 utterances, 0.01 hours, 1 speaker\n")
     assert (found.facts()["utterances"], found.facts()["kept"]) == (10, 9)
     assert found.facts()["drops"] == {"filter: too short": 1}
     (tmp_path / "run").mkdir()

@@ -65,6 +65,15 @@ train_data_pipeline:
 """
 
 
+# Each line nine times the one before: 28 lines for more values than a machine can hold.
+LAUGHS = "a0: &a0 [ha]\n" + "".join(
+    f"a{line}: &a{line} [{', '.join([f'*a{line - 1}'] * 9)}]\n" for line in range(1, 28)
+)
+
+
+REFERENCES = "r0: [ha]\n" + "".join(f"r{line}: [{', '.join([f'!ref <r{line - 1}>'] * 9)}]\n" for line in range(1, 10))
+
+
 def written(folder: Path, text: str) -> Path:
     path = folder / "conf.yaml"
     path.write_text(text, encoding="utf-8")
@@ -108,12 +117,15 @@ def test_tags_that_run_code_or_read_files_are_refused(tmp_path: Path, value: str
 
 
 def test_every_wrong_entry_is_named(tmp_path: Path) -> None:
-    text = UPSTREAM.replace("!ref <sort>,", "!ref <srot>, !ref <feat_extractor>, {processor: sort, config: {}}, 7,")
+    wrong = "!ref <srot>, !ref <feat_extractor>, {processor: sort, config: {}}, 7, {processor: shufle},"
+    text = UPSTREAM.replace("!ref <sort>,", wrong).replace("max_frames_in_batch", "max_frames")
     with pytest.raises(PipelineError) as caught:
         read_pipeline(written(tmp_path, text))
     said = str(caught.value)
     for expected in (
-        "4 problems",
+        "6 problems",
+        "'shufle': unknown; did you mean shuffle?",
+        "batch: max_frames: not a parameter; did you mean max_frames_in_batch?",
         "!ref <srot>: no processor of that name",
         "matcha.utils.audio.mel_spectrogram is no processor",
         "processor sort: unknown key config",
@@ -131,7 +143,15 @@ def test_every_wrong_entry_is_named(tmp_path: Path) -> None:
         (OURS + OURS, "'train_data_pipeline' occurs twice"),
         (OURS.replace("max_frames_in_batch: 400", "max_frames_in_batch: 400, max_frames_in_batch: 4"), "occurs twice"),
         (OURS.replace("sort_size: 40", "sort_size: !ref <gone>"), "!ref <gone>: no such value"),
-        ("a: !ref <b>\nb: !ref <a>\n" + OURS.replace("sort_size: 40", "sort_size: !ref <a>"), "round in a circle"),
+        ("a: !ref <b>\nb: !ref <a>\n" + OURS.replace("sort_size: 40", "sort_size: !ref <a>"), "some in a circle"),
+        (
+            "a: x\n" + OURS.replace("sort_size: 40", "sort_size: !ref <a> * <a>"),
+            "found 'x' and 'x', expected two numbers",
+        ),
+        (LAUGHS + OURS.replace("sort_size: 40", "sort_size: *a20"), "more than 10,000 values, or some in a circle"),
+        (LAUGHS + OURS.replace("- processor: sort", "- *a20\n  - processor: sort"), "more than 10,000 values"),
+        (REFERENCES + OURS.replace("sort_size: 40", "sort_size: !ref <r9>"), "more than 10,000 values"),
+        (OURS.replace("{sort_size: 40}", "&own {sort_size: *own}"), "some in a circle"),
         ("a: [1\n", "nothing was run"),
         (OURS.replace("processor: sort", "processor: srot"), "'srot': unknown; did you mean sort"),
         (OURS.replace("sort_size", "size"), "sort: size: not a parameter; did you mean sort_size"),
@@ -142,6 +162,13 @@ def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path: Path, text: st
         read_pipeline(written(tmp_path, text))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"gone\.yaml: no such file"):
+def test_an_alias_stands_for_its_value(tmp_path: Path) -> None:
+    found = read_pipeline(written(tmp_path, "size: &size 70\n" + OURS.replace("sort_size: 40", "sort_size: *size")))
+    assert found.of(Sort) == Sort(sort_size=70)
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"gone\.yaml: no such file; expected a YAML file with train_data_pipeline"):
         read_pipeline(tmp_path / "gone.yaml")
+    with pytest.raises(PipelineError, match=r"is a directory; expected a YAML file"):
+        read_pipeline(tmp_path)

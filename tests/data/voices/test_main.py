@@ -32,7 +32,7 @@ def test_stand_ins_take_the_place_of_the_two(tmp_path: Path, capsys: pytest.Capt
     assert main([*words, "--stand-ins", str(tmp_path / "stand_ins.npz")]) == 0
     assert not read_lengths(tmp_path / "data", WORDS).trimmed.any()
     assert main(["folder", "clips", str(tmp_path / "other"), "--stand-ins", str(tmp_path / "gone.npz")]) == 1
-    assert "gone.npz: no such file" in capsys.readouterr().err
+    assert "gone.npz: not a file of stand-ins (no such file)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["", "--campplus c.onnx", "--campplus c --speech-tokenizer s --stand-ins n"])

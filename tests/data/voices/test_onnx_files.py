@@ -29,6 +29,23 @@ def test_more_than_thirty_seconds_have_no_tokens(tmp_path: Path, monkeypatch: py
     assert len(extractor.tokens(np.zeros(30 * 16_000 + 1, np.float32), 16_000)) == 0
 
 
+def test_a_clip_on_which_the_runtime_fails_is_an_error_of_that_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = fake_onnx.encoder()
+
+    def run(input: np.ndarray) -> np.ndarray:
+        if input.shape[1] > 250:
+            raise RuntimeError("Non-zero status code returned\nmore")
+        return good.run(input)
+
+    fake_onnx.install(monkeypatch, GOOD | {"campplus.onnx": fake_onnx.Model(good.inputs, run)})
+    extractor = OnnxExtractor(*fake_onnx.files(tmp_path))
+    assert extractor.embedding(np.ones(2 * 16_000, np.float32), 16_000).shape == (192,)
+    with pytest.raises(OnnxError, match=r"onnxruntime fails on it \(Non-zero status code returned\)"):
+        extractor.embedding(np.ones(3 * 16_000, np.float32), 16_000)
+
+
 def test_both_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_onnx.install(monkeypatch, GOOD)
     with pytest.raises(OnnxError) as caught:

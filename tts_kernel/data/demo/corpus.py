@@ -162,7 +162,7 @@ def fingerprint(**options: int) -> str:
     defaults = {key: value for key, value in (make_corpus.__kwdefaults__ or {}).items() if key != "processes"}
     digest = hashlib.sha256(json.dumps([FORMAT, SHARD_FORMAT, defaults | options], sort_keys=True).encode())
     package = Path(__file__).parents[2]
-    sources = ("audio/wav", "audio/spectrogram", "audio/clip_mel", "audio/units", "text/tokenizer")
+    sources = ("audio/wav", "audio/spectrogram", "audio/clip_mel", "audio/codebook", "audio/units", "text/tokenizer")
     for source in (*sources, "data/demo/speech", "data/demo/sentences", "data/demo/corpus"):
         digest.update((package / f"{source}.py").read_bytes().replace(b"\r\n", b"\n"))
     for library in ("espeakng-loader", "numpy", "scikit-learn", "sentencepiece", "torch", "torchaudio"):

@@ -73,12 +73,16 @@ class Accounts:
         found = [(account.processor, drop) for account in self.each for drop in account.drops]
         return sorted(found, key=lambda item: -item[1].count)
 
+    def too_few(self, min_kept: float) -> bool:
+        """Whether less than this share is left, or nothing."""
+        return self.kept == 0 or self.kept < min_kept * self.entered
+
     def problems(self, min_kept: float = 0.1, allow_lost_speakers: bool = False) -> list[str]:
         """Why training should not start: less than the share `min_kept` is left, or nothing of a speaker."""
         problems = []
         if self.entered == 0:
             problems.append("no utterance came in; is data.list the right one?")
-        elif self.kept == 0 or self.kept < min_kept * self.entered:
+        elif self.too_few(min_kept):
             problems.append(f"{self.kept:,} of {self.entered:,} utterances are left, expected {min_kept:.0%} at least")
             problems += [f"{processor} drops {drop}{_advice(drop)}" for processor, drop in self.drops()]
         if self.kept and self.lost_speakers and not allow_lost_speakers:

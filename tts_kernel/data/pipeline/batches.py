@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from tts_kernel.audio.spectrogram import cosyvoice2_mel, cosyvoice2_training_mel
 from tts_kernel.audio.wav import resample_sinc
-from tts_kernel.data.pipeline.lengths import EMBEDDING, FRAMES_PER_TOKEN, RATE, Lengths
+from tts_kernel.data.pipeline.lengths import FRAMES_PER_TOKEN, RATE, Lengths
 from tts_kernel.data.pipeline.processors import Padding, ParseEmbedding, Pipeline, PipelineError
 from tts_kernel.data.pipeline.shards import VECTORS, RowReader
 from tts_kernel.data.pipeline.text import Encoder
@@ -96,7 +96,7 @@ class PipelineDataset(Dataset[VoiceBatch]):
 
     def spoken(self, row: int) -> Spoken:
         """One row of the lengths, decoded. Raises PipelineError naming the utterance whose audio is not what its header
-        says, or not finite, or whose embedding has another width."""
+        says, or not finite."""
         lengths = self.lengths
         values = self.reader.row(int(lengths.shards[row]), int(lengths.rows[row]))
         where = f"{lengths.paths[lengths.shards[row]]}: {values['utt']}"
@@ -107,7 +107,7 @@ class PipelineDataset(Dataset[VoiceBatch]):
             raise PipelineError(f"{where}: its audio has {found}; batches were made by it, decode the clip again")
         mel = cosyvoice2_training_mel(at_24k(*wav), self.mel)
         tokens = int(lengths.frames[row]) // FRAMES_PER_TOKEN
-        vectors = {name: self._embedding(values[name], f"{where}: {name}") for name in VECTORS}
+        vectors = {name: self._embedding(values[name]) for name in VECTORS}
         return Spoken(
             name=values["utt"],
             speaker=values["spk"],
@@ -117,11 +117,8 @@ class PipelineDataset(Dataset[VoiceBatch]):
             **vectors,
         )
 
-    def _embedding(self, value: np.ndarray, where: str) -> np.ndarray:
-        if value.shape != (EMBEDDING,):
-            raise PipelineError(f"{where} has {len(value)} values, expected {EMBEDDING}; extract it with campplus.onnx")
-        if not np.isfinite(value).all():
-            raise PipelineError(f"{where} holds NaN or infinite values; extract it again")
+    def _embedding(self, value: np.ndarray) -> np.ndarray:
+        """(192,) -> the same shape; to unit length where the pipeline says so."""
         return value / max(float(np.linalg.norm(value)), 1e-12) if self.normalize else value
 
 

@@ -18,6 +18,7 @@ from tts_kernel.data.pipeline.lengths import RATE, Lengths
 from tts_kernel.data.pipeline.processors import (
     NAMES,
     Batching,
+    ComputeFbank,
     Filter,
     ParquetOpener,
     Pipeline,
@@ -27,6 +28,8 @@ from tts_kernel.data.pipeline.processors import (
     Sort,
 )
 from tts_kernel.data.sampler import PlannedBatch, Position
+
+_Dropping = ParquetOpener | Filter | Resample | ComputeFbank
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def count(
     for processor in pipeline.processors:
         entered, note = len(rows), ""
         drops: tuple[Drop, ...] = ()
-        if isinstance(processor, ParquetOpener | Filter | Resample):
+        if isinstance(processor, _Dropping):
             rows, drops, note = _dropped(processor, lengths, rows)
         elif isinstance(processor, Shuffle):
             rows = rules.shuffled(rows, processor.shuffle_size, generator)
@@ -105,22 +108,22 @@ def count(
             ends = _ends(processor, frames[rows])
             empty_first = bool(len(ends)) and bool(ends[0] == 0)
             ends = ends[1:] if empty_first else ends
-            note = f"{len(ends):,} batches"
+            note = f"{len(ends):,} batch{'' if len(ends) == 1 else 'es'}"
         accounts.append(Account(NAMES[type(processor)], entered, len(rows), drops, note))
     told = Accounts(tuple(accounts), _lost_speakers(pipeline, lengths, rows))
     return Counted(pipeline, lengths, rows, ends, told, empty_first)
 
 
-def _dropped(
-    processor: ParquetOpener | Filter | Resample, lengths: Lengths, rows: np.ndarray
-) -> tuple[np.ndarray, tuple[Drop, ...], str]:
+def _dropped(processor: _Dropping, lengths: Lengths, rows: np.ndarray) -> tuple[np.ndarray, tuple[Drop, ...], str]:
     here = lengths.take(rows)
     if isinstance(processor, ParquetOpener):
         kept, drops = rules.opened(here)
     elif isinstance(processor, Filter):
         kept, drops = rules.filtered(here, processor)
-    else:
+    elif isinstance(processor, Resample):
         kept, drops = rules.resampled(here, processor)
+    else:
+        kept, drops = rules.framed(here)
     note = f"{int((here.rates[kept] != RATE).sum()):,} resampled" if isinstance(processor, Resample) else ""
     return rows[kept], tuple(drops), note
 
@@ -143,7 +146,7 @@ def _lost_speakers(pipeline: Pipeline, lengths: Lengths, kept: np.ndarray) -> tu
         rows = np.flatnonzero(lengths.speakers == speaker)
         reasons: list[str] = []
         for processor in pipeline.processors:
-            if isinstance(processor, ParquetOpener | Filter | Resample):
+            if isinstance(processor, _Dropping):
                 rows, drops, _ = _dropped(processor, lengths, rows)
                 reasons += [f"{drop.count:,} {drop.reason}" for drop in drops]
         utterances = f"{came[speaker]:,} utterance{'' if came[speaker] == 1 else 's'}"
@@ -161,6 +164,8 @@ def check(counted: Counted, min_kept: float = 0.1, allow_lost_speakers: bool = F
 def remarks(counted: Counted) -> list[str]:
     """What is worth knowing although it stops nothing."""
     said, lengths = [], counted.lengths
+    if again := len(lengths.paths) - len(set(lengths.paths)):
+        said.append(f"data.list names shards twice, {again:,} times in all; what they hold is trained on as often")
     if counted.empty_first:
         first = lengths.utterances[counted.order[0]]
         said.append(f"the first utterance, {first}, exceeds max_frames_in_batch; upstream's loader would fail on it")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -199,11 +199,13 @@ class Pipeline:
         return " -> ".join(NAMES[type(item)] for item in self.processors)
 
 
-def build(layout: Iterable[tuple[str, Mapping[str, Any]]], source: str = "pipeline") -> Pipeline:
-    """Processors from (name, settings). Raises PipelineError listing every unknown name or setting, every value out of
-    range, and an order that cannot work."""
+def build(
+    layout: Iterable[tuple[str, Mapping[str, Any]]], source: str = "pipeline", unreadable: Sequence[str] = ()
+) -> Pipeline:
+    """Processors from (name, settings). Raises PipelineError listing what was `unreadable` besides, every unknown name
+    or setting, every value out of range, and an order that cannot work."""
     layout = list(layout)
-    problems, found = [], []
+    problems, found = list(unreadable), []
     for name, conf in layout:
         if name not in KINDS:
             near = difflib.get_close_matches(name, KINDS, n=1)
@@ -215,7 +217,8 @@ def build(layout: Iterable[tuple[str, Mapping[str, Any]]], source: str = "pipeli
         except (SettingsError, PipelineError) as error:
             lines = str(error).splitlines()
             problems += [f"processor {name}: {line.strip()}" for line in lines[1:] or lines]
-    problems += _order([name for name, _ in layout if name in KINDS])
+    if not unreadable:  # what it was would have to be guessed
+        problems += _order([name for name, _ in layout if name in KINDS])
     if problems:
         raise PipelineError("\n  ".join([f"{source}: {len(problems)} problems:", *problems]))
     names = {NAMES[type(item)] for item in found}

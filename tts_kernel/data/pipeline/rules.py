@@ -65,6 +65,12 @@ def resampled(lengths: Lengths, rule: Resample) -> tuple[np.ndarray, list[Drop]]
     return _drops(lengths, {f"sample rate too low, {rates} Hz": low}, {f"sample rate too low, {rates} Hz": ("", keeps)})
 
 
+def framed(lengths: Lengths) -> tuple[np.ndarray, list[Drop]]:
+    """(rows,) bool what has a mel frame, and the others, which only a pipeline without a filter lets through."""
+    hints = {"no mel frames": ("", "name a filter; it drops what has no speech tokens")}
+    return _drops(lengths, {"no mel frames": lengths.frames == 0}, hints)
+
+
 def _first_only(reasons: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Every row under the first of its reasons alone."""
     free: np.ndarray | None = None

@@ -80,7 +80,8 @@ def pipeline_of(settings: CountSettings) -> Pipeline:
     """The YAML file's processors, or those of the settings. Raises PipelineError."""
     if settings.pipeline:
         read = read_pipeline(project_path(settings.pipeline))
-        return read.changed(Filter, zero_is_no_limit=True) if settings.zero_is_no_limit else read
+        opted = settings.zero_is_no_limit and read.of(Filter) is not None  # none is added for its sake
+        return read.changed(Filter, zero_is_no_limit=True) if opted else read
     names = ("max_length", "min_length", "token_max_length", "token_min_length", "zero_is_no_limit")
     layout: list[tuple[str, dict[str, object]]] = [("filter", {name: getattr(settings, name) for name in names})]
     sizes = (("shuffle", settings.shuffle_size), ("sort", settings.sort_size))

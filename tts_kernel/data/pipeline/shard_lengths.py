@@ -11,7 +11,9 @@ import io
 import json
 import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,17 +21,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from tts_kernel.data.pipeline.lengths import ABSENT, UNREADABLE, Lengths
+from tts_kernel.data.pipeline.lengths import ABSENT, EMBEDDING, UNREADABLE, Lengths
 from tts_kernel.data.pipeline.processors import PipelineError
-from tts_kernel.data.pipeline.shards import REJECTED, STRINGS, TOKENS, open_shard, read_list
+from tts_kernel.data.pipeline.shards import REJECTED, STRINGS, TOKENS, VECTORS, open_shard, read_list
 from tts_kernel.data.pipeline.text import Encoder
 from tts_kernel.runs import cache_folder
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the kept lengths
+FORMAT = 2  # of the kept lengths; raise it when rows are checked for more
 _AT_ONCE = 64  # rows, while heads are read
-_MOST_NAMED = 5
+_MOST_NAMED = 5  # rows of a reason
+_MOST_SHARDS = 20  # of which the problems are told
+Found = TypeVar("Found")
 _NUMBERS = {
     "samples": pa.int64(),
     "rates": pa.int32(),
@@ -44,7 +48,8 @@ _KEPT = pa.schema([("utterance", pa.large_string()), ("speaker", pa.large_string
 
 def read_lengths(data_list: Path, encoder: Encoder) -> Lengths:
     """Lengths of every row of the list's shards, from what was kept of an earlier reading where it still holds.
-    Raises PipelineError for shards that cannot be used and rows without text or speech tokens."""
+    Raises PipelineError naming every shard that cannot be used, and every reason why rows of one cannot: a missing
+    value, a speech token that is none, an embedding of another width or with NaN."""
     shards = read_list(data_list)
     key = _key(shards, encoder)
     for place in _places(data_list):
@@ -54,7 +59,8 @@ def read_lengths(data_list: Path, encoder: Encoder) -> Lengths:
             continue
         if (kept.schema.metadata or {}).get(b"key") == key:
             return _from_table(kept, shards)
-    parts = [_shard_lengths(path, number, encoder) for number, path in enumerate(shards)]
+    _of_each(shards, lambda number: open_shard(shards[number]).close())  # the columns of all, before rows of any
+    parts = _of_each(shards, lambda number: _shard_lengths(shards[number], number, encoder))
     lengths = _from_table(pa.concat_tables(parts), shards)
     keep_lengths(lengths, data_list, encoder)
     return lengths
@@ -109,40 +115,83 @@ def _from_table(table: pa.Table, shards: list[Path]) -> Lengths:
     )
 
 
+def _of_each(shards: Sequence[Path], read: Callable[[int], Found]) -> list[Found]:
+    """What is read of every shard. Raises PipelineError with the problems of all."""
+    found, problems = [], []
+    for number in range(len(shards)):
+        try:
+            found.append(read(number))
+        except PipelineError as error:
+            problems.append(str(error))
+    if len(problems) > _MOST_SHARDS:
+        problems[_MOST_SHARDS:] = [f"and {len(problems) - _MOST_SHARDS} more of {len(shards)} shards"]
+    if problems:
+        raise PipelineError("\n".join(problems))
+    return found
+
+
 def _shard_lengths(path: Path, number: int, encoder: Encoder) -> pa.Table:
     file = open_shard(path)
     rejected = REJECTED in file.schema_arrow.names
-    columns = [*STRINGS, "audio_data", *TOKENS, *([REJECTED] if rejected else [])]
+    columns = [*STRINGS, "audio_data", *VECTORS, *TOKENS, *([REJECTED] if rejected else [])]
     parts, row = [], 0
+    wrong: dict[str, list[str]] = {}
     bar = tqdm(total=file.metadata.num_rows, desc=f"lengths of {path.name}", unit="row", disable=None)
     try:
         for batch in file.iter_batches(batch_size=_AT_ONCE, columns=columns):
-            parts.append(_batch_lengths(path, batch, number, row, encoder))
+            for reason, rows in _wrong(batch).items():
+                wrong.setdefault(reason, []).extend(str(batch.column("utt")[at]) for at in np.flatnonzero(rows))
+            if not wrong:
+                parts.append(_batch_lengths(batch, number, row, encoder))
             row += len(batch)
             bar.update(len(batch))
     except (pa.ArrowInvalid, OSError) as error:  # Arrow reports a damaged page as an OSError
         raise PipelineError(f"{path}: damaged ({str(error).splitlines()[0]}); copy it again") from error
     finally:
         bar.close()
+        file.close()
+    if wrong:
+        said = [
+            f"{len(names):,} rows with {reason}, such as {', '.join(names[:_MOST_NAMED])}"
+            for reason, names in wrong.items()
+        ]
+        raise PipelineError("\n  ".join([f"{path}: rows that cannot be used; make these columns again:", *said]))
     return pa.Table.from_batches(parts, _KEPT)
 
 
-def _batch_lengths(path: Path, batch: pa.RecordBatch, shard: int, row: int, encoder: Encoder) -> pa.RecordBatch:
-    names = batch.column("utt").to_pylist()
-    for column in (*STRINGS, *TOKENS):
-        if batch.column(column).null_count:
-            missing = [names[at] for at, full in enumerate(batch.column(column).is_valid().to_pylist()) if not full]
-            raise PipelineError(
-                f"{path}: {len(missing)} rows have no {column}, such as {', '.join(map(str, missing[:_MOST_NAMED]))}; "
-                "a missing value is no empty one: compute the column again"
-            )
+def _wrong(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+    """What makes rows useless -> (rows,) bool, where there are any. A missing value is no empty one."""
+    found = {f"no {name}": batch.column(name).is_null() for name in (*STRINGS, *VECTORS, *TOKENS)}
+    masks = {reason: mask.to_numpy(zero_copy_only=False) for reason, mask in found.items()}
+    for name in VECTORS:
+        column = batch.column(name)
+        widths = pc.fill_null(pc.list_value_length(column), EMBEDDING).to_numpy()
+        odd = {int(width) for width in widths} - {EMBEDDING}
+        masks |= {f"{name} of {width} values, expected {EMBEDDING}": widths == width for width in sorted(odd)}
+        finite = pc.fill_null(pc.is_finite(pc.list_flatten(column).cast(pa.float64())), False)
+        masks[f"NaN or infinite values in {name}"] = _holds(column, pc.invert(finite))
+    for name in TOKENS:
+        column = batch.column(name)
+        below = pc.fill_null(pc.less(pc.list_flatten(column).cast(pa.int64()), 0), True)
+        masks[f"negative or missing values in {name}"] = _holds(column, below)
+    return {reason: mask for reason, mask in masks.items() if mask.any()}
+
+
+def _holds(lists: pa.Array, bad: pa.BooleanArray) -> np.ndarray:
+    """(rows,) bool: whose list has one of the bad among all values."""
+    rows = np.zeros(len(lists), dtype=bool)
+    rows[pc.list_parent_indices(lists).filter(bad).to_numpy()] = True
+    return rows
+
+
+def _batch_lengths(batch: pa.RecordBatch, shard: int, row: int, encoder: Encoder) -> pa.RecordBatch:
     heads = [_audio_head(data) for data in batch.column("audio_data")]
     count = len(batch)
     rejects = np.full(count, ABSENT)
     if REJECTED in batch.schema.names:
         rejects = pc.fill_null(pc.list_value_length(batch.column(REJECTED)), 0).to_numpy(zero_copy_only=False)
     columns = {
-        "utterance": names,
+        "utterance": batch.column("utt").to_pylist(),
         "speaker": batch.column("spk").to_pylist(),
         "samples": [samples for samples, _ in heads],
         "rates": [rate for _, rate in heads],

@@ -7,6 +7,7 @@ over.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ STRINGS, VECTORS, TOKENS = ("utt", "text", "spk"), ("utt_embedding", "spk_embedd
 REJECTED = "reject_speech_token"  # a column of some preference data
 COLUMNS = (*STRINGS, "audio_data", *VECTORS, *TOKENS)
 _KEPT_GROUPS = 4  # row groups held in memory: batches come from neighbouring ones
+_KEPT_FILES = 16  # open at a time; a list may name more shards than a process may open files
 
 
 def read_list(path: Path) -> list[Path]:
@@ -32,14 +34,19 @@ def read_list(path: Path) -> list[Path]:
     path = path / "data.list" if path.is_dir() else path
     if not path.is_file():
         raise PipelineError(f"{path}: no such file; expected a data.list with one parquet shard per line")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        what = "a shard itself" if path.read_bytes()[:4] == b"PAR1" else "no text in UTF-8"
+        raise PipelineError(f"{path}: {what}; expected a data.list with one parquet shard per line") from error
     shards, problems = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not (name := line.strip()):
             continue
         named, beside = path.parent / name, path.parent / Path(name).name
-        found = named if named.is_file() else beside
-        if not found.is_file():
-            problems.append(f"{path}:{number}: {name} does not exist, nor {beside.name} beside the list")
+        found = named if os.path.isfile(named) else beside  # pathlib raises for a line that is too long for a name
+        if not os.path.isfile(found):
+            problems.append(f"{path}:{number}: {name:.200} does not exist, nor {beside.name:.80} beside the list")
         shards.append(found)
     if problems:
         problems.append("copy the shards beside their list, or write the list again")
@@ -102,11 +109,11 @@ class RowReader:
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self.paths = paths
-        self._files: dict[int, _Opened] = {}
+        self._files: OrderedDict[int, _Opened] = OrderedDict()
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
-        return {"paths": self.paths, "_files": {}, "_groups": OrderedDict()}
+        return {"paths": self.paths, "_files": OrderedDict(), "_groups": OrderedDict()}
 
     def row(self, shard: int, row: int) -> dict[str, Any]:
         """Columns by name: text, bytes, and arrays of float32 and int64."""
@@ -132,6 +139,10 @@ class RowReader:
             file = open_shard(self.paths[shard])
             groups = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
             self._files[shard] = _Opened(file, np.concatenate([[0], np.cumsum(groups)]))
+            if len(self._files) > _KEPT_FILES:
+                _, oldest = self._files.popitem(last=False)
+                oldest.file.close()
+        self._files.move_to_end(shard)
         return self._files[shard]
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tts_kernel.data.pipeline.lengths import TOKENS_PER_SECOND, Lengths, lengths_of_statistics
-from tts_kernel.data.pipeline.memory import Memory, memory_of
+from tts_kernel.data.pipeline.accounts import Account
+from tts_kernel.data.pipeline.lengths import (
+    FRAMES_PER_TOKEN,
+    TOKENS_PER_SECOND,
+    Lengths,
+    lengths_of_statistics,
+)
+from tts_kernel.data.pipeline.memory import RESERVE, Memory, memory_of
 from tts_kernel.data.pipeline.plan import Counted, check, count, remarks
 from tts_kernel.data.pipeline.processors import Batching, Filter, Pipeline
 from tts_kernel.data.pipeline.settings import CountSettings, numbers, pipeline_of
@@ -19,8 +26,9 @@ from tts_kernel.data.pipeline.text import Encoder
 from tts_kernel.runs import Run, project_path, write_atomically
 
 FILE = "count.json"
-FORMAT = 1
+FORMAT = 2
 BARS = 40
+FRAMES_PER_SECOND = FRAMES_PER_TOKEN * TOKENS_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Source:
     def __str__(self) -> str:
         hours = self.lengths.seconds[self.lengths.samples > 0].sum() / 3600
         speakers = len(np.unique(self.lengths.speakers))
-        utterances = f"{len(self.lengths):,} utterances, {hours:.2f} hours, {speakers} speakers"
+        utterances = f"{len(self.lengths):,} utterances, {hours:.2f} hours, {speakers} speaker{'s' * (speakers != 1)}"
         return f"{self.name}: {utterances}\n{self.pipeline}"
 
 
@@ -63,11 +71,12 @@ class Try:
     setting: str
     value: int
     chosen: bool  # what the pipeline has
+    unlimited: bool  # the value is 0 and means no limit
     kept: int
     batches: int
     steps: int
     padding: float
-    memory_gb: float  # of the largest batch, weights included
+    memory_gb: float  # of the largest batch, weights and CUDA included
 
 
 @dataclass(frozen=True)
@@ -95,30 +104,47 @@ class Survey:
         batches, accounts = len(self.counted), self.counted.accounts
         head = f"{batches:,} batch{'' if batches == 1 else 'es'} per epoch"
         worst = accounts.drops()
-        if self.problems() and worst:
+        if worst and accounts.too_few(self.settings.min_kept):
             processor, drop = worst[0]
             why = drop.setting or drop.reason
             keeps = f"; {drop.keeps}" if drop.keeps else ""
             return f"{head}: {why} ({processor}, {drop.count:,} of {accounts.entered:,} utterances){keeps}"
+        if problems := self.problems():
+            return f"{head}, but {problems[0]}"
+        lost = accounts.entered - accounts.kept
+        end = f"; {lost:,} of {accounts.entered:,} utterances are dropped" if lost else ""
         size = self.settings.grad_accumulation
         if batches < size:
-            return f"{head}, too few for one optimiser step of {size}; lower grad_accumulation"
+            return f"{head}, fewer than the {size} of an optimiser step: an epoch is a single, smaller one{end}"
         step = f"{self.steps:,} optimiser step{'' if self.steps == 1 else 's'} of {size}"
-        return f"{head}, {step}, {self.counted.padding_waste():.1%} padding"
+        return f"{head}, {step}, {self.counted.padding_waste():.1%} padding{end}"
+
+    def table(self) -> str:
+        """What each other setting would change, a line each; the chosen one has a star."""
+        lines = [f"{'setting':<21}{'value':>7}  {'kept':>9}{'batches':>10}{'steps':>9}{'padding':>9}{'memory':>10}"]
+        for each in self.tries:
+            value = "none" if each.unlimited else f"{each.value:,}"
+            lines.append(
+                f"{each.setting:<21}{value:>7}{'*' if each.chosen else ' ':<2}{each.kept:>9,}{each.batches:>10,}"
+                f"{each.steps:>9,}{each.padding:>9.1%}{each.memory_gb:>7.1f} GB"
+            )
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         memory, settings = self.memory, self.settings
         lines = [str(self.counted.accounts), f"verdict: {self.verdict()}"]
         lines += [f"know: {line}" for line in remarks(self.counted)]
         lines.append(
-            f"memory of the largest batch in {settings.precision}, estimated: LLM {memory.llm:.1f} GB and "
-            f"{memory.llm_weights:.1f} GB of weights, flow {memory.flow:.1f} GB and {memory.flow_weights:.1f} GB"
+            f"memory in {settings.precision}, estimated: LLM {memory.llm_weights:.1f} GB and {memory.llm:.1f} GB for "
+            f"the largest batch, flow {memory.flow_weights:.1f} GB and {memory.flow:.1f} GB, CUDA {RESERVE:.1f} GB; "
+            f"one after the other {memory.largest:.1f} GB"
         )
         return "\n".join(lines)
 
     def facts(self) -> dict[str, Any]:
         """For result.json."""
         counted, sizes = self.counted, self.counted.sizes()
+        memory = {**asdict(self.memory), "largest": self.memory.largest}
         return {
             "utterances": counted.accounts.entered,
             "kept": counted.accounts.kept,
@@ -126,29 +152,24 @@ class Survey:
             "steps": self.steps,
             "padding": round(counted.padding_waste(), 6),
             "largest_batch": int(sizes.max(initial=0)),
-            "memory": {name: round(value, 3) for name, value in asdict(self.memory).items()},
+            "memory": {name: round(value, 3) for name, value in memory.items()},
             "drops": {f"{processor}: {drop.reason}": drop.count for processor, drop in counted.accounts.drops()},
             "verdict": self.verdict(),
         }
 
     def save(self, run: Run) -> Path:
         """Write count.json, from which the figures are drawn."""
-        lengths, batching = self.source.lengths, self.source.pipeline.batching
-        limits = self.source.pipeline.of(Filter)
+        lengths = self.source.lengths
         values = {
             "format": FORMAT,
             "source": self.source.name,
             "facts": self.facts(),
             "accounts": [_account(account) for account in self.counted.accounts.each],
-            "frames": _histogram(lengths.audio_frames[lengths.samples > 0]),
-            "text_tokens": _histogram(lengths.text_tokens, whole=True),
+            "frames": _histogram(lengths.audio_frames[lengths.samples > 0], FRAMES_PER_TOKEN),
+            "text_tokens": _histogram(lengths.text_tokens),
             "speech_tokens": _histogram(lengths.speech_tokens),
-            "batch_sizes": _histogram(self.counted.sizes(), whole=True),
-            "limits": {
-                "frames": [batching.max_frames_in_batch] if batching.batch_type == "dynamic" else [],
-                "text_tokens": [limits.token_max_length] if limits else [],
-                "speech_tokens": [30 * TOKENS_PER_SECOND],
-            },
+            "batch_sizes": _histogram(self.counted.sizes()),
+            "limits": _limits(self.source.pipeline),
             "tries": [asdict(each) for each in self.tries],
             "grad_accumulation": self.settings.grad_accumulation,
         }
@@ -170,10 +191,11 @@ def survey(source: Source, settings: CountSettings) -> Survey:
         (Batching, "max_frames_in_batch", settings.try_frames),
         (Filter, "token_max_length", settings.try_text_tokens),
     ):
-        now = getattr(source.pipeline.of(kind), name, None)
-        if kind is Batching and source.pipeline.batching.batch_type == "static":
+        processor: Any = source.pipeline.of(kind)
+        if processor is None or getattr(processor, "batch_type", "") == "static":
             continue
-        for value in sorted({*numbers(text), *([] if now is None else [now])}):
+        now = getattr(processor, name)
+        for value in sorted({*numbers(text), now}):
             other = counted
             if value != now:
                 other = count(source.pipeline.changed(kind, **{name: value}), source.lengths, seed=settings.seed)
@@ -187,6 +209,7 @@ def _try(counted: Counted, settings: CountSettings, name: str, value: int, chose
         setting=name,
         value=value,
         chosen=chosen,
+        unlimited=value == 0 and getattr(counted.pipeline.of(Filter), "zero_is_no_limit", False),
         kept=counted.accounts.kept,
         batches=len(counted),
         steps=counted.optimiser_steps(settings.grad_accumulation),
@@ -195,14 +218,36 @@ def _try(counted: Counted, settings: CountSettings, name: str, value: int, chose
     )
 
 
-def _account(account: Any) -> dict[str, Any]:
+def _account(account: Account) -> dict[str, Any]:
     drops = [{"reason": drop.reason, "count": drop.count, "setting": drop.setting} for drop in account.drops]
-    return {"processor": account.processor, "entered": account.entered, "left": account.left, "drops": drops}
+    values = {"processor": account.processor, "entered": account.entered, "left": account.left}
+    return {**values, "note": account.note, "drops": drops}
 
 
-def _histogram(values: np.ndarray, whole: bool = False) -> dict[str, list[float]]:
-    """Counts between edges from 0 to somewhat above nearly all; the last bar takes the rest. `whole`: a bar for each
-    whole number."""
-    top = float(np.percentile(values, 99.5)) * 1.1 if len(values) else 1.0
-    edges = np.arange(-0.5, max(top, 1) + 1.5) if whole and top < BARS else np.linspace(0, max(top, 1.0), BARS + 1)
-    return {"edges": edges.round(3).tolist(), "counts": np.histogram(values.clip(max=edges[-1]), edges)[0].tolist()}
+def _limits(pipeline: Pipeline) -> dict[str, list[tuple[str, float]]]:
+    """What limits each length: the setting as it is written, and where that lies. What keeps everything is left out."""
+    batching, rule = pipeline.batching, pipeline.of(Filter)
+    frames: list[tuple[str, float]] = []
+    if batching.batch_type == "dynamic":
+        frames.append((f"max_frames_in_batch {batching.max_frames_in_batch:,}", batching.max_frames_in_batch))
+    if rule is None:
+        return {"frames": frames}
+    for name, tens in (("min_length", rule.min_length), ("max_length", rule.max_length)):
+        if tens:
+            place = tens * FRAMES_PER_SECOND / 100
+            frames.append((f"{name} {tens:,g} x 10 ms = {place:,g}", place))
+    text: list[tuple[str, float]] = []
+    if rule.token_min_length > 1:
+        text.append((f"token_min_length {rule.token_min_length}", rule.token_min_length))
+    if math.isfinite(rule.most_text):
+        text.append((f"token_max_length {rule.token_max_length}", rule.token_max_length))
+    return {"frames": frames, "text_tokens": text}
+
+
+def _histogram(values: np.ndarray, unit: int = 1) -> dict[str, list[float]]:
+    """Counts between edges from 0 to somewhat above nearly all; the last bar takes the rest. Each bar is as wide as a
+    whole number of units, for another width would hold now one value more and now one less."""
+    top = max(float(np.percentile(values, 99.5)) * 1.1, 1.0) if len(values) else 1.0
+    width = unit * math.ceil(top / unit / BARS)
+    edges = np.arange(0, top + width, width) - unit / 2
+    return {"edges": edges.tolist(), "counts": np.histogram(values.clip(max=edges[-1]), edges)[0].tolist()}

@@ -11,7 +11,7 @@ key. Any other tag is refused, a key that occurs twice as well, which YAML would
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +22,7 @@ from tts_kernel.data.pipeline.processors import Pipeline, PipelineError, build
 
 OURS, UPSTREAM = "train_data_pipeline", "data_pipeline"
 _PROCESSORS = "cosyvoice.dataset.processor."
-_DEEPEST = 20  # references through references
+_LARGEST = 10_000  # values of a file with aliases and references written out, which a few letters stand for
 _PRODUCT = re.compile(r"<([\w.]+)>(?:\s*\*\s*<([\w.]+)>)?")
 
 
@@ -88,8 +88,9 @@ def read_pipeline(path: Path) -> Pipeline:
     path = Path(path)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Values)
-    except FileNotFoundError as error:
-        raise PipelineError(f"{path}: no such file; expected a YAML file with {OURS} or {UPSTREAM}") from error
+    except OSError as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror).lower()
+        raise PipelineError(f"{path}: {why}; expected a YAML file with {OURS} or {UPSTREAM}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise PipelineError(f"{path}: nothing was run; {' '.join(str(error).split())}") from error
     return parse_pipeline(values, str(path))
@@ -97,7 +98,10 @@ def read_pipeline(path: Path) -> Pipeline:
 
 def parse_pipeline(values: Any, source: str) -> Pipeline:
     """The same from the values that the file holds."""
-    found = values.get(OURS, values.get(UPSTREAM)) if isinstance(values, dict) else None
+    values = values if isinstance(values, dict) else {}
+    if _size(values, values, {}) > _LARGEST:
+        raise PipelineError(f"{source}: more than {_LARGEST:,} values, or some in a circle; write the values out")
+    found = values.get(OURS, values.get(UPSTREAM))
     if not isinstance(found, list) or not found:
         raise PipelineError(f"{source}: no list {OURS} or {UPSTREAM}; expected processors, each with its conf")
     layout, problems = [], []
@@ -106,9 +110,28 @@ def parse_pipeline(values: Any, source: str) -> Pipeline:
             layout.append(_processor(item, values))
         except PipelineError as error:
             problems.append(f"entry {number}: {error}")
-    if problems:
-        raise PipelineError("\n  ".join([f"{source}: {len(problems)} problems:", *problems]))
-    return build(layout, source)
+    return build(layout, source, problems)
+
+
+def _size(value: Any, values: dict[str, Any], known: dict[int, int]) -> int:
+    """How many values it holds, those behind an alias or a reference each time."""
+    inner = value.values if isinstance(value, Call) else value
+    if not isinstance(inner, dict | list | Reference):
+        return 1
+    if id(inner) not in known:
+        known[id(inner)] = _LARGEST  # met again within itself: endless
+        if isinstance(inner, Reference):
+            inside: Iterable[Any] = [values[key] for key in _keys(inner) if key in values]
+        else:
+            inside = inner.values() if isinstance(inner, dict) else inner
+        known[id(inner)] = 1 + sum(_size(each, values, known) for each in inside)
+    return known[id(inner)]
+
+
+def _keys(reference: Reference) -> list[str]:
+    """One, or the two of a product; none where it is something else."""
+    match = _PRODUCT.fullmatch(reference.text.strip())
+    return [key for key in match.groups() if key] if match else []
 
 
 def _processor(item: Any, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -129,22 +152,23 @@ def _processor(item: Any, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return item["processor"], _plain(item.get("conf") or {}, values)
 
 
-def _plain(value: Any, values: dict[str, Any], depth: int = 0) -> Any:
+def _plain(value: Any, values: dict[str, Any]) -> Any:
     """References resolved, calls as mappings with the name of what they would call."""
-    if depth > _DEEPEST:
-        raise PipelineError("references go round in a circle")
     if isinstance(value, Reference):
-        match = _PRODUCT.fullmatch(value.text.strip())
-        keys = [key for key in match.groups() if key] if match else []
+        keys = _keys(value)
         if not keys or any(key not in values for key in keys):
             raise PipelineError(f"!ref {value.text}: no such value in the file")
-        found = [_plain(values[key], values, depth + 1) for key in keys]
-        return found[0] if len(found) == 1 else found[0] * found[1]
+        found = [_plain(values[key], values) for key in keys]
+        if len(found) == 1:
+            return found[0]
+        if not all(isinstance(factor, int | float) for factor in found):
+            raise PipelineError(f"!ref {value.text}: found {found[0]!r:.40} and {found[1]!r:.40}, expected two numbers")
+        return found[0] * found[1]
     if isinstance(value, Call):
-        inside = _plain(value.values, values, depth + 1)
+        inside = _plain(value.values, values)
         return {"name": value.target, **inside} if isinstance(inside, dict) else {"name": value.target, "of": inside}
     if isinstance(value, dict):
-        return {key: _plain(inner, values, depth + 1) for key, inner in value.items()}
+        return {key: _plain(inner, values) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner, values, depth + 1) for inner in value]
+        return [_plain(inner, values) for inner in value]
     return value

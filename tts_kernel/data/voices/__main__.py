@@ -1,4 +1,4 @@
-"""Prepare a corpus for CosyVoice2 and print what became of its clips.
+"""Prepare a corpus for CosyVoice2 and print what became of its clips. Started again after it was stopped, it goes on.
 
 python -m tts_kernel.data.voices folder clips data/voice --speaker me \
     --speech-tokenizer CosyVoice2-0.5B/speech_tokenizer_v2.onnx --campplus CosyVoice2-0.5B/campplus.onnx
@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from tts_kernel.data import corpora
 from tts_kernel.data.corpora.write import refuse_existing
-from tts_kernel.data.voices import OnnxError, OnnxExtractor, StandIns, prepare
-from tts_kernel.data.voices.prepare import Extractor
+from tts_kernel.data.voices import Extractor, OnnxExtractor, StandIns, prepare
 
 
 def run(kind: str, source: Path, target: Path, extractor: Extractor, speaker: str, **options: int) -> str:
     """Read, extract and write; returns both accounts in words. `options` are those of `prepare`."""
     refuse_existing(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as unpacked:
-        inside = {"audio_folder": Path(unpacked)} if kind in ("cosyvoice2", "emilia") else {}
+    unpacked = target.with_name(f".{target.name}.{os.getpid()}.unpacked")  # `prepare` removes it if this process dies
+    try:
+        inside = {"audio_folder": unpacked} if kind in ("cosyvoice2", "emilia") else {}
         imported = getattr(corpora, f"read_{kind}")(source, speaker=speaker, **inside)
         account = prepare(imported.utterances, target, extractor, **options)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
     return f"{imported.account}\n{account}\n"
 
 
@@ -54,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
             extractor = OnnxExtractor(given.speech_tokenizer, given.campplus)
         options = {"shard_size": given.shard_size, "workers": given.workers}
         sys.stdout.write(run(given.kind, given.source, given.target, extractor, given.speaker, **options))
-    except (corpora.CorpusError, OnnxError, ValueError) as error:
+    except (ValueError, OSError) as error:  # CorpusError and OnnxError among them; a full disk
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -38,8 +38,10 @@ _SPLITS = {"train": "gpt_pairs_train.jsonl", "cv": "gpt_pairs_val.jsonl"}
 _SHAPED_BY = (
     "data/corpora/cosyvoice2",
     "data/voices/demo",
+    "data/voices/extracted",
     "data/voices/prepare",
     "data/voices/stand_ins",
+    "audio/codebook",
     "audio/spectrogram",
 )
 

@@ -76,7 +76,10 @@ class OnnxExtractor:
 
     def _run(self, session: Any, *values: np.ndarray) -> np.ndarray:
         names = [port.name for port in session.get_inputs()]
-        return np.asarray(session.run(None, dict(zip(names, values, strict=True)))[0])
+        try:
+            return np.asarray(session.run(None, dict(zip(names, values, strict=True)))[0])
+        except Exception as error:  # as where it is opened; one clip of thousands must not end the others
+            raise OnnxError(f"onnxruntime fails on it ({_first_line(error)})") from error
 
     def _check_tokens(self, noise: np.ndarray) -> str:
         found = self.tokens(noise, RATE)
@@ -109,7 +112,7 @@ def _session(path: Path, name: str, inputs: list[_Port], problems: list[str]) ->
     try:
         session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=chosen)
     except Exception as error:  # onnxruntime has a class of its own for every kind of damage
-        problems.append(f"{path}: cannot be opened ({str(error).splitlines()[0]}); was it downloaded whole?")
+        problems.append(f"{path}: cannot be opened ({_first_line(error)}); was it downloaded whole?")
         return None
     found = session.get_inputs()
     if len(found) != len(inputs) or not all(port.fits(given) for port, given in zip(inputs, found, strict=True)):
@@ -123,6 +126,10 @@ def _probe(path: Path, look: Callable[[], str], problems: list[str]) -> None:
     try:
         problem = look()
     except Exception as error:  # as above
-        problem = f"fails on {_PROBE:g} s of noise ({str(error).splitlines()[0]})"
+        problem = f"fails on {_PROBE:g} s of noise ({_first_line(error)})"
     if problem:
         problems.append(f"{path}: {problem}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -6,13 +6,12 @@ published weights.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
+from tts_kernel.audio.codebook import fit_centres, load_arrays, nearest_centres, save_arrays
 from tts_kernel.audio.spectrogram import cosyvoice2_mel, cosyvoice2_training_mel
 from tts_kernel.audio.wav import Hz, resample_sinc
 from tts_kernel.data.pipeline.lengths import EMBEDDING, FRAMES_PER_TOKEN, RATE
@@ -40,17 +39,12 @@ class StandIns:
     def fit(cls, mels: Sequence[np.ndarray], codes: int = CODES, seed: int = 1) -> StandIns:
         """From the training mels of a corpus, each (frames, 80). Same mels and seed, same stand-ins. Raises ValueError
         if there are fewer tokens than codes."""
-        from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits
-
         points = np.concatenate([_points(mel) for mel in mels])
         if len(points) < codes:
             raise ValueError(f"{len(points)} tokens cannot fill {codes} codes; give more clips or ask for fewer codes")
         statistics = np.stack([_statistics(mel) for mel in mels])
-        with threadpool_limits(1):  # the order of a sum, and with it the result, would follow the number of threads
-            model = KMeans(codes, init="k-means++", n_init=1, max_iter=25, random_state=seed).fit(points)
-        spread = statistics.std(axis=0) + 1e-3
-        return cls(model.cluster_centers_.astype(np.float32), statistics.mean(axis=0), spread)
+        centres = fit_centres(points, codes, iterations=25, seed=seed)
+        return cls(centres, statistics.mean(axis=0), statistics.std(axis=0) + 1e-3)
 
     def tokens(self, wav: np.ndarray, rate: Hz) -> np.ndarray:
         """(samples,) in [-1, 1] -> (ceil(seconds * 25),) int64."""
@@ -62,10 +56,7 @@ class StandIns:
 
     def tokens_of_mel(self, mel: np.ndarray) -> np.ndarray:
         """(frames, 80) -> (frames // 2,) int64."""
-        points = _points(mel).astype(np.float64)
-        centres = self.centres.astype(np.float64)
-        distance = (centres**2).sum(axis=1) - 2.0 * points @ centres.T  # |point|^2 is the same for every centre
-        return distance.argmin(axis=1).astype(np.int64)
+        return nearest_centres(_points(mel), self.centres)
 
     def embedding_of_mel(self, mel: np.ndarray) -> np.ndarray:
         """(frames, 80) -> (192,) float32."""
@@ -76,22 +67,14 @@ class StandIns:
 
     def save(self, path: Path) -> None:
         """Write them as .npz, whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as out:
-            np.savez(out, centres=self.centres, mean=self.mean, spread=self.spread)
-        os.replace(temporary, path)
+        save_arrays(path, centres=self.centres, mean=self.mean, spread=self.spread)
 
     @classmethod
     def load(cls, path: Path) -> StandIns:
         """Read what `save` wrote. Raises ValueError, naming the file, if it is missing or something else."""
-        path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file; expected stand-ins saved by StandIns.save")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(arrays["centres"], arrays["mean"], arrays["spread"])
-        except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+            return cls(*load_arrays(path, "centres", "mean", "spread"))
+        except ValueError as error:
             raise ValueError(f"{path}: not a file of stand-ins ({error}); fit and save them again") from error
 
 
