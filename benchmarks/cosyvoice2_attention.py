@@ -1,34 +1,44 @@
 """Attention of CosyVoice2's three networks at their published sizes: the fused formulation beside the plain one.
 
-python -m benchmarks.cosyvoice2_attention --seconds 5 10 20 --rounds 7 --threads 1
-
-Both take the same weights and inputs, in turns, and the median of each is shown with the ratio. `plain` computes all
-scores, masks them, takes their softmax and weights the values, each with a tensor of its own. One layer at a time:
-a batch of two utterances, one of them shorter, so that padding is masked.
+python -m benchmarks.cosyvoice2_attention        # writes the section "Attention" of docs/benchmarks/cosyvoice2.md
+python -m benchmarks.cosyvoice2_attention --seconds 5 --rounds 3 --output attention.md
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2Model
 
+from benchmarks.cosyvoice2_page import PAGE, put, section, spread
+from benchmarks.data.report import row
 from tts_kernel.models.cosyvoice2 import encoder, estimator
 from tts_kernel.models.cosyvoice2.config import BackboneConfig, EncoderConfig, EstimatorConfig
 from tts_kernel.models.cosyvoice2.masks import attention_mask, real_positions
 
+TITLE = "Attention"
+METHOD = (
+    "Made by `python -m benchmarks.cosyvoice2_attention`: one layer of each network at its published size, a batch of "
+    "two utterances of which one is shorter, so that padding is masked. `plain` computes all scores, masks them, takes "
+    "their softmax and weights the values, each with a tensor of its own; of Qwen2 it is transformers' eager "
+    "attention. Both take the same weights and inputs in turns and agree within 1e-4. Medians of {rounds} rounds, CPU "
+    "time of one thread, which other programs hardly change; in brackets the range of nine of ten rounds' ratios."
+)
 Call = Callable[[], Tensor]
 BATCH = 2
 TOKEN_RATE, FRAME_RATE = 25, 50  # Hz
+log = logging.getLogger("benchmarks.cosyvoice2_attention")
 
 
 def plain_attention(
@@ -100,49 +110,57 @@ def backbone_layer(seconds: float, kind: str) -> Call:
 
 
 def timed(call: Call, backward: bool) -> float:
-    began = time.perf_counter()
+    """Milliseconds of CPU time."""
+    began = time.process_time()
     if backward:
         call().sum().backward()
     else:
         with torch.inference_mode():
             call()
-    return time.perf_counter() - began
+    return 1e3 * (time.process_time() - began)
 
 
 def compare(name: str, fused: Call, plain: Call, rounds: int, backward: bool) -> str:
-    """One line of the table: medians in milliseconds and their ratio. Raises AssertionError if the two differ."""
+    """A line of the table. Raises AssertionError if the two differ."""
     with torch.no_grad():
         torch.testing.assert_close(fused(), plain(), atol=1e-4, rtol=1e-4)
-    times: dict[str, list[float]] = {"fused": [], "plain": []}
-    for _ in range(rounds + 1):
-        times["fused"].append(timed(fused, backward))
-        times["plain"].append(timed(plain, backward))
-    found = {kind: 1e3 * statistics.median(values[1:]) for kind, values in times.items()}
-    way = "training" if backward else "inference"
-    return f"{name:22}{way:12}{found['plain']:10.1f}{found['fused']:10.1f}{found['plain'] / found['fused']:8.2f}"
+    times = [(timed(plain, backward), timed(fused, backward)) for _ in range(rounds + 1)][1:]
+    slow, quick = (statistics.median(values) for values in zip(*times, strict=True))
+    ratios = spread([one / other for one, other in times], "x")
+    line = (name, "training" if backward else "inference", f"{slow:.1f} ms", f"{quick:.1f} ms", ratios)
+    log.info("%-22s%-12s%12s%12s   %s", *line)
+    return row(line)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[5.0, 10.0, 20.0], help="of speech per utterance")
-    parser.add_argument("--rounds", type=int, default=7, help="whose median is shown")
-    parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    print(f"{'':22}{'':12}{'plain':>10}{'fused':>10}{'ratio':>8}   milliseconds, median of {asked.rounds}")
-    for seconds in asked.seconds:
+def table(seconds: list[float], rounds: int) -> list[str]:
+    """Lines of the section."""
+    lines = [row(("what", "way", "plain", "fused", "quicker")), row(["---", "---", *["---:"] * 3])]
+    for length in seconds:
         for title, make in (("estimator", estimator_attention), ("encoder", encoder_attention)):
-            fused = make(seconds)
+            fused = make(length)
 
             def plain(fused: Call = fused) -> Tensor:
                 with plainly():
                     return fused()
 
-            for backward in (False, True):
-                print(compare(f"{title} {seconds:g} s", fused, plain, asked.rounds, backward))
-        fused, eager = (backbone_layer(seconds, kind) for kind in ("sdpa", "eager"))
-        for backward in (False, True):
-            print(compare(f"Qwen2 layer {seconds:g} s", fused, eager, asked.rounds, backward))
+            lines += [compare(f"{title}, {length:g} s", fused, plain, rounds, backward) for backward in (False, True)]
+        fused, eager = (backbone_layer(length, kind) for kind in ("sdpa", "eager"))
+        lines += [compare(f"Qwen2 layer, {length:g} s", fused, eager, rounds, way) for way in (False, True)]
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cosyvoice2_attention", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--seconds", type=float, nargs="+", default=[5.0, 10.0, 20.0], help="of speech per utterance")
+    parser.add_argument("--rounds", type=int, default=7, help="whose median is shown")
+    parser.add_argument("--output", type=Path, default=PAGE)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    lines = table(given.seconds, given.rounds)
+    put(given.output, TITLE, section(TITLE, METHOD.format(rounds=given.rounds), lines))
     return 0
 
 

@@ -76,6 +76,57 @@ def test_a_missing_notebook_is_named(capsys: pytest.CaptureFixture[str]) -> None
     assert "notebooks/99_nothing.ipynb: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-f", "list.yaml"], "list.yaml: found a list, expected lines of `name: value`"),
+        (["-f", "torn.yaml"], "torn.yaml: no YAML"),
+        (["-p", "rank", "[1"], "no YAML"),
+        (["--run-name", "../elsewhere"], "run_name '../elsewhere': expected letters"),
+        (["-p", "run_name", "a b"], "run_name 'a b': expected letters"),
+    ],
+)
+def test_parameters_that_are_none_are_refused_before_anything_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(headless, "execute", lambda *_: pytest.fail("the notebook was run"))
+    for name, text in (("a.ipynb", "{}"), ("list.yaml", "- rank\n"), ("torn.yaml", "rank: [\n")):
+        Path(name).write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        headless.main(["a.ipynb", *words])
+    assert expected in capsys.readouterr().err
+
+
+def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("rank: 8\nalpha: 16\n", encoding="utf-8")
+    assert headless.read_parameters(path, {"rank": "4", "dora": "true"}) == {"rank": 4, "alpha": 16, "dora": True}
+    path.write_text("# nothing\n", encoding="utf-8")
+    assert headless.read_parameters(path, {}) == headless.read_parameters(None, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("checkpoints/latest_full.pth", True),
+        ("flow/checkpoints/latest_full.pth", True),
+        ("llm/checkpoints/step_00100.pth", True),
+        ("llm/checkpoints/best_model.pth", False),
+        ("llm/adapter/latest_full.pth", False),
+    ],
+)
+def test_what_a_stopped_run_can_go_on_from_is_found_in_its_parts_too(tmp_path: Path, file: str, expected: bool) -> None:
+    assert not headless.has_checkpoint(tmp_path)
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).touch()
+    assert headless.has_checkpoint(tmp_path) is expected
+
+
 @pytest.mark.slow
 def test_a_stop_signal_reaches_the_kernel_and_waits_for_it_to_save(tmp_path: Path) -> None:
     cell = (

@@ -19,7 +19,7 @@ from tts_kernel.recipes.cosyvoice2.model import HEADS, TARGETS
 
 SHAPE = Lora(TARGETS["llm"], rank=3, alpha=6)
 KINDS: dict[str, Any] = {"llm": llm, "flow": flow}
-SHAPES = [{}, {"rslora": True}, {"dora": True}, {"full": True}]
+SHAPES = [{}, {"rslora": True}, {"dora": True}, {"full": True}, {"rslora": True, "dora": True, "full": True}]
 
 
 def adapted(name: str = "llm", **changes: Any) -> Adapted:
@@ -141,13 +141,37 @@ def test_merging_twice_and_unmerging_what_is_not_merged_are_refused() -> None:
         made.merge()
 
 
-def test_an_adapter_is_not_merged_into_its_own_merged_weights(tmp_path: Path) -> None:
+def test_while_an_adapter_is_merged_no_other_takes_its_place(tmp_path: Path) -> None:
     made = adapted()
+    made.save(tmp_path)
+    made.merge()
+    with pytest.raises(LoraError, match="another one is merged into these weights; unmerge it first"):
+        made.load(tmp_path)
+    made.unmerge()
+    made.load(tmp_path)
+
+
+def test_an_adapter_that_is_not_finite_is_not_merged_and_the_weights_stay() -> None:
+    made = adapted(full=True)
+    with torch.no_grad():
+        made.get_parameter(max(name for name in made.trained() if ".lora_A" in name))[0] = float("nan")
+        made.get_parameter(max(name for name in made.trained() if "llm_decoder" in name))[0] = float("inf")
+    before = {key: value.clone() for key, value in made.model.state_dict().items()}
+    with pytest.raises(LoraError, match=r"NaN or infinite values: .*lora_A.*, .*llm_decoder.*; take an earlier"):
+        made.merge()
+    assert not made.merged
+    for key, value in made.model.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_adapter_is_not_merged_into_its_own_merged_weights(tmp_path: Path, name: str) -> None:
+    made = adapted(name)
     made.export(tmp_path / "whole.pt")
     made.save(tmp_path / "adapter")
-    merged = fresh("llm")
-    load_weights(merged, tmp_path / "whole.pt")  # type: ignore[arg-type]
-    with pytest.raises(LoraError, match=r"merged into whole\.pt already; use them as they are, or llm\.pt"):
+    merged = fresh(name)
+    load_weights(merged, tmp_path / "whole.pt")
+    with pytest.raises(LoraError, match=rf"merged into whole\.pt already; use them as they are, or {name}\.pt"):
         opened(merged, tmp_path / "adapter", "whole.pt")
 
 
@@ -216,9 +240,29 @@ def test_an_adapter_of_unknown_base_is_taken_with_a_warning(
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), "not the configuration of a LoRA adapter"),
         (lambda folder: (folder / "base.json").write_text("{"), r"base\.json: damaged"),
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"short"), "not a readable safetensors"),
-        (lambda folder: other_rank(folder), "size mismatch"),
+        (lambda folder: configure(folder, r=5), "size mismatch"),
+        (lambda folder: configure(folder, r=0), "rank: found 0, expected 1 at least"),
+        (lambda folder: configure(folder, alpha_pattern={"q_proj": 99}), "alpha_pattern {'q_proj': 99}: not of the"),
+        (lambda folder: configure(folder, bias="all"), "bias 'all': not of the adapters that are made here"),
+        (lambda folder: configure(folder, init_lora_weights="pissa"), "init_lora_weights 'pissa': not of the"),
+        (lambda folder: configure(folder, target_modules=".*_proj"), r"target_modules '\.\*_proj': not of the"),
+        (lambda folder: configure(folder, peft_type="LOHA"), "peft_type 'LOHA': not of the"),
+        (lambda folder: configure(folder, of_a_later_peft=True), "of_a_later_peft True: not of the"),
     ],
-    ids=["no config", "empty config", "torn base.json", "torn tensors", "tensors of another rank"],
+    ids=[
+        "no config",
+        "empty config",
+        "torn base.json",
+        "torn tensors",
+        "tensors of another rank",
+        "no rank",
+        "a scale by layer",
+        "biases",
+        "weights of another start",
+        "a pattern of names",
+        "another kind",
+        "what is not known",
+    ],
 )
 def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, damage: Any, message: str) -> None:
     adapted().save(tmp_path)
@@ -228,14 +272,26 @@ def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, damage: Any, messag
     assert str(tmp_path) in str(caught.value)
 
 
-def other_rank(folder: Path) -> None:
+def configure(folder: Path, **changes: object) -> None:
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"r": 5}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_layers_that_are_not_there_are_named_and_a_second_adapter_is_refused() -> None:
-    with pytest.raises(LoraError, match="SpeechLanguageModel has no layers for query, last"):
-        Adapted(llm(), Lora(("query", "q_proj"), full=("last",)))
+def test_a_shape_that_cannot_be_is_refused_with_all_that_is_wrong() -> None:
+    model = llm()
+    with pytest.raises(LoraError) as caught:
+        Adapted(model, Lora(("query", "q_proj"), rank=0, alpha=0, dropout=1.0, full=("decoder",)))
+    for expected in (
+        "rank: found 0",
+        "alpha: found 0",
+        "dropout: found 1.0",
+        "SpeechLanguageModel has no layers for query, decoder;",
+    ):
+        assert expected in str(caught.value)
+    Adapted(model, SHAPE)  # nothing was attached
+
+
+def test_a_target_without_layers_and_a_second_adapter_are_refused() -> None:
     with pytest.raises(LoraError, match="no layers for no targets"):
         Adapted(llm(), Lora(()))
     with pytest.raises(LoraError, match="carries an adapter already"):

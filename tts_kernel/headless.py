@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from tts_kernel.runs import Run, cache_folder, check_run_name, runs_folder
+from tts_kernel.settings import SettingsError
 
 
 def execute(notebook: Path, run_name: str, parameters: dict[str, Any], timeout: int) -> Path:
@@ -104,11 +105,13 @@ def main(arguments: list[str] | None = None) -> int:
     for needed in filter(None, (options.notebook, options.f)):
         if not needed.is_file():
             parser.error(f"{needed}: no such file")
-    parameters = (yaml.safe_load(options.f.read_text(encoding="utf-8")) or {}) if options.f else {}
-    parameters |= {name: yaml.safe_load(value) for name, value in options.p}
-    name = options.run_name or str(parameters.get("run_name") or "")
-    name = name or time.strftime(f"{notebook.stem}-%Y%m%d-%H%M%S", time.gmtime())
-    check_run_name(name)
+    try:
+        parameters = read_parameters(options.f, dict(options.p))
+        name = options.run_name or str(parameters.get("run_name") or "")
+        name = name or time.strftime(f"{notebook.stem}-%Y%m%d-%H%M%S", time.gmtime())
+        check_run_name(name)
+    except ValueError as error:
+        parser.error(str(error))
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
@@ -120,12 +123,30 @@ def main(arguments: list[str] | None = None) -> int:
     except (PapermillExecutionError, DeadKernelError, KeyboardInterrupt) as error:
         print(str(error) or type(error).__name__, file=sys.stderr)
         print(f"stopped; what the run left lies in {runs_folder() / name}", file=sys.stderr)
-        if (Run(runs_folder() / name).checkpoints / "latest_full.pth").exists():
+        if has_checkpoint(runs_folder() / name):
             print(f"it has a checkpoint: go on with --run-name {name}", file=sys.stderr)
         return 1
     Run(copy.parent).note_notebook("notebook.ipynb, in this folder")
     print(conclusion(copy.parent, time.monotonic() - started))
     return 0
+
+
+def read_parameters(file: Path | None, given: dict[str, str]) -> dict[str, Any]:
+    """Of a YAML file, and over them those of the command line. Raises SettingsError for what is no YAML, or no mapping
+    of names to values."""
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file else {}
+        if not isinstance(values, dict):
+            raise SettingsError(f"{file}: found a {type(values).__name__}, expected lines of `name: value`")
+        return values | {name: yaml.safe_load(value) for name, value in given.items()}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file or given}: no YAML: {error}") from error
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the run in `folder` has something to go on from: its own or, where it trains several models, a part's."""
+    names = [f"{part}checkpoints/{name}" for part in ("", "*/") for name in ("latest_full.pth", "step_*.pth")]
+    return any(True for name in names for _ in folder.glob(name))
 
 
 def conclusion(folder: Path, seconds: float) -> str:

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 CONFIG, TENSORS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 _MUST_AGREE = ("rank", "alpha", "rslora", "dora", "targets", "full")  # between an adapter's file and where it goes
+_TOLD = {"r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "target_modules", "modules_to_save"}  # by a Lora
+_ABOUT = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 
 
 class LoraError(ValueError):
@@ -66,9 +68,9 @@ class Adapted(nn.Module):
     """A model whose layers carry an adapter; only that is trained, and only that is in the state dict."""
 
     def __init__(self, model: nn.Module, lora: Lora, base: str = "") -> None:
-        """`base` names the weights that `model` has. Raises LoraError naming every target without a layer, and for a
-        model that carries an adapter already."""
-        _check_targets(model, lora)
+        """`base` names the weights that `model` has. Raises LoraError with everything that is wrong with the shape:
+        numbers out of range, targets without a layer; and for a model that carries an adapter already."""
+        _check(model, lora)
         super().__init__()
         from peft import LoraConfig, get_peft_model
 
@@ -110,7 +112,7 @@ class Adapted(nn.Module):
 
     def load(self, folder: Path) -> None:
         """Take the values of an adapter's folder. Raises LoraError listing how the adapter there differs from this one:
-        another base, one that holds it already, another rank."""
+        another base, one that holds it already, another rank; and while this one is merged."""
         from peft import set_peft_model_state_dict
 
         folder = Path(folder)
@@ -121,6 +123,8 @@ class Adapted(nn.Module):
             if getattr(found, name) != getattr(self.lora, name)
         ]
         problems += _other_base(folder, self.base)
+        if self.merged:
+            problems.append("another one is merged into these weights; unmerge it first")
         if problems:
             raise LoraError("\n  ".join([f"{folder}: the adapter does not fit:", *problems]))
         try:
@@ -134,10 +138,15 @@ class Adapted(nn.Module):
 
     def merge(self) -> None:
         """Add the adapter to the weights that it adapts; the model computes the same. Raises LoraError where that has
-        been done."""
+        been done, and for an adapter that is not finite, which leaves the weights as they were."""
         if self.merged:
             raise LoraError(f"the adapter is merged into {self.base.name or 'its base'} already; unmerge it first")
-        self.peft.base_model.merge_adapter(safe_merge=True)
+        own = dict(self.named_parameters())
+        lost = [name for name in sorted(self.trained()) if not own[name].isfinite().all()]
+        if lost:
+            named = f"{', '.join(lost[:4])}{', ...' if len(lost) > 4 else ''}"
+            raise LoraError(f"the adapter holds NaN or infinite values: {named}; take an earlier checkpoint of it")
+        self.peft.base_model.merge_adapter()
         self.merged = True
 
     def unmerge(self) -> None:
@@ -168,7 +177,11 @@ class Adapted(nn.Module):
 
 def opened(model: nn.Module, folder: Path, base: str = "") -> Adapted:
     """`model` with the adapter of a folder. Raises LoraError as `Adapted` and its `load` do."""
-    adapted = Adapted(model, read_lora(folder), base)
+    lora = read_lora(folder)
+    try:
+        adapted = Adapted(model, lora, base)
+    except LoraError as error:
+        raise LoraError(f"{folder}: {error}") from error
     adapted.load(folder)
     return adapted
 
@@ -178,6 +191,9 @@ def read_lora(folder: Path) -> Lora:
     path = Path(folder) / CONFIG
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        strange = _strange(values)
+        if strange:
+            raise LoraError(f"{path}: {strange}: not of the adapters that are made here; merge it where it was made")
         return Lora(
             targets=tuple(values["target_modules"]),
             rank=values["r"],
@@ -189,8 +205,21 @@ def read_lora(folder: Path) -> Lora:
         )
     except FileNotFoundError as error:
         raise LoraError(f"{path}: no such file; expected the folder of an adapter saved by peft") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except LoraError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LoraError(f"{path}: not the configuration of a LoRA adapter ({error!r}); save it again") from error
+
+
+def _strange(values: Mapping[str, Any]) -> str:
+    """What a configuration of peft's asks for that a `Lora` cannot say, and that would be lost."""
+    from peft import LoraConfig
+
+    plain = LoraConfig().to_dict()
+    others = {name: value for name, value in values.items() if name not in _TOLD | _ABOUT}
+    found = [name for name, value in others.items() if (value != plain[name] if name in plain else value)]
+    found += ["target_modules"] if isinstance(values["target_modules"], str) else []  # a pattern
+    return ", ".join(f"{name} {values[name]!r}" for name in sorted(found))
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
@@ -220,18 +249,31 @@ def _other_base(folder: Path, base: Base) -> list[str]:
     return [f"base: trained on {theirs.name} ({theirs.digest}), here are {base.name} ({base.digest})"]
 
 
-def _check_targets(model: nn.Module, lora: Lora) -> None:
+def _check(model: nn.Module, lora: Lora) -> None:
     modules = dict(model.named_modules())
     if any(".lora_" in name for name in modules):
         raise LoraError("the model carries an adapter already; load its base again for another one")
+    problems = []
+    if lora.rank < 1:
+        problems.append(f"rank: found {lora.rank}, expected 1 at least")
+    if lora.alpha <= 0:
+        problems.append(f"alpha: found {lora.alpha}, expected more than 0, which the adapter is scaled by")
+    if not 0 <= lora.dropout < 1:
+        problems.append(f"dropout: found {lora.dropout}, expected 0 to below 1")
     layers = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
-    lost = [end for end in lora.targets if not any(name == end or name.endswith(f".{end}") for name in layers)]
-    lost += [end for end in lora.full if not any(name.endswith(end) for name in modules)]
+    lost = [end for end in lora.targets if not any(_ends(name, end) for name in layers)]
+    lost += [end for end in lora.full if not any(_ends(name, end) for name in modules)]
     if lost or not lora.targets:
         said = ", ".join(lost) or "no targets"
-        raise LoraError(
+        problems.append(
             f"{type(model).__name__} has no layers for {said}; name linear layers by the ends of their names"
         )
+    if problems:
+        raise LoraError("\n  ".join(["an adapter cannot have this shape:", *problems]))
+
+
+def _ends(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")
 
 
 def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,22 +1,24 @@
 from __future__ import annotations
 
 import re
-import sys
+from pathlib import Path
 
-import pytest
 import torch
 
 from benchmarks import cosyvoice2_attention
 
-THREADS = ["--threads", str(torch.get_num_threads())]  # which other tests go on with
 
-
-def test_every_network_is_measured_in_training_and_inference(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["attention", "--seconds", "0.2", "--rounds", "1", *THREADS])
-    assert cosyvoice2_attention.main() == 0
-    shown = capsys.readouterr().out
+def test_every_network_is_measured_in_training_and_inference(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    threads = torch.get_num_threads()
+    try:
+        assert cosyvoice2_attention.main(["--seconds", "0.2", "--rounds", "1", "--output", str(page)]) == 0
+    finally:
+        torch.set_num_threads(threads)  # which other tests go on with
+    shown = page.read_text(encoding="utf-8")
+    assert "## Attention" in shown
+    assert "Medians of 1 rounds, CPU time of one thread" in shown
     for name in ("estimator", "encoder", "Qwen2 layer"):
         for way in ("inference", "training"):
-            assert re.search(rf"^{name} 0\.2 s +{way}( +\d+\.\d+){{3}}$", shown, re.MULTILINE)
+            times, ratio = r"( \d+\.\d ms \|){2}", r" \d+\.\d\dx \(\d+\.\d\d to \d+\.\d\d\) \|"
+            assert re.search(rf"^\| {name}, 0\.2 s \| {way} \|{times}{ratio}$", shown, re.MULTILINE)

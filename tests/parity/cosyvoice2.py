@@ -117,7 +117,7 @@ def language_model(case: Case, arrays: Arrays) -> Arrays:
         outputs |= on_real(arrays, f"out_{mode}_logits", logits, real)
         outputs |= gradients(model, said.loss, watched, f"out_{mode}")
     ratios = {name: float(value) for name, value in case["config"]["inference"].items()}
-    greedy = Sampling(top_k=GREEDY.top_k, window=GREEDY.window, **ratios)
+    greedy = Sampling(top_k=GREEDY.top_k, window=GREEDY.window, ends="any", **ratios)
     for name, prompt in (("plain", ()), ("prompt", (given["prompt_text"][0], given["prompt_speech_token"][0]))):
         made = generate(model, given["text"][0], *prompt, sampling=greedy)
         outputs[f"out_infer_{name}_tokens"] = made.tokens.numpy()

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from tests.parity import fill
 from tts_kernel.audio.spectrogram import MELOTTS_GUARD, LogMel
+from tts_kernel.data.buckets import BucketPlan
+from tts_kernel.data.sampler import Position
 from tts_kernel.models.melotts.alignment import (
     alignment_scores,
     monotonic_durations,
@@ -39,6 +42,7 @@ from tts_kernel.models.melotts.losses import (
 )
 from tts_kernel.models.melotts.synthesizer import SpeechDraws, Synthesizer, TrainingDraws
 from tts_kernel.models.melotts.text_encoder import Text
+from tts_kernel.optim.schedules import by_epoch
 from tts_kernel.text.language import canonical
 from tts_kernel.text.phones import Phones, spread, to_ids, word2ph
 from tts_kernel.text.symbols import MELOTTS, Symbols
@@ -272,8 +276,13 @@ def searched(scores: Tensor, mask: Tensor) -> Tensor:
 
 def training_facts(case: Case, arrays: Arrays) -> Arrays:
     config = case["config"]
+    peak, decay = config["learning_rate"], config["lr_decay"]
+    rates = [peak * by_epoch(7 * epochs, updates=7, decay=decay) for epochs in config["lr_epochs"]]
     initial, decrease = config["mas_noise_scale_initial"], config["noise_scale_delta"]
     outputs = {
+        "out_lr": np.array(rates),
+        # Without the optimizer's state a run begins anew, wherever its weights come from.
+        "out_lr_on_resume": np.array([peak * by_epoch(0, updates=7, decay=decay) for _ in config["resume_epochs"]]),
         "out_mas_noise_scale": np.array([noise_scale(step, initial, decrease) for step in config["mas_steps"]]),
         "out_bert_phone": spread(arrays["in_bert_hidden"][-3], arrays["in_bert_word2ph"]),
     }
@@ -291,6 +300,25 @@ def training_facts(case: Case, arrays: Arrays) -> Arrays:
             f"out_blank_{name}_language": ids.languages,
             f"out_blank_{name}_word2ph": word2ph(said, tokens),
         }
+    return outputs | bucketed(case, arrays)
+
+
+def bucketed(case: Case, arrays: Arrays) -> Arrays:
+    """Batches of every recorded list, shared by as many processes as its name says."""
+    config, outputs = case["config"], dict[str, np.ndarray]()
+    for array in arrays:
+        if not (named := re.fullmatch(r"out_(\w+)_r(\d+)_bucket_sizes", array)):
+            continue
+        lengths, world, name = arrays[f"in_{named[1]}_lengths"], int(named[2]), f"out_{named[1]}_r{named[2]}"
+        rows, boundaries = np.arange(len(lengths)), tuple(config["boundaries"])
+        plan = BucketPlan(rows, lengths, config["batch_size"] * world, boundaries)
+        buckets = plan.buckets
+        outputs[f"{name}_boundaries"] = np.array([boundaries[0], *(bucket.upper for bucket in buckets)])
+        outputs[f"{name}_bucket_sizes"] = np.array([len(bucket.rows) for bucket in buckets])
+        outputs[f"{name}_bucket_padded"] = np.array([plan.padded(bucket) for bucket in buckets])
+        for rank, epoch in product(range(world), config["sampler_epochs"]):
+            batches = [planned.rows for planned in plan.share(rank, world).epoch(Position(epoch))]
+            outputs[f"{name}_rank{rank}_epoch{epoch}"] = np.stack(batches)
     return outputs
 
 

@@ -28,11 +28,14 @@ from tests.synthesis.tiny_folder import (
 )
 from tts_kernel.models.cosyvoice2.generation import Sampling
 from tts_kernel.synthesis import cosyvoice2
-from tts_kernel.synthesis.cosyvoice2 import LONGEST, SynthesisError, Synthesizer
+from tts_kernel.synthesis.cosyvoice2 import LONGEST, Synthesizer
+from tts_kernel.synthesis.griffin_lim import GriffinLim
+from tts_kernel.synthesis.speech import PAUSE, SynthesisError
 from tts_kernel.synthesis.streaming import VoiceFlow
 from tts_kernel.synthesis.voice import Voice, VoiceError
 
 SAMPLES_PER_LETTER = PER_LETTER * 960
+SAMPLES_PER_PAUSE = int(PAUSE * 24_000)
 CRAMPED = replace(LLM.qwen2, max_position_embeddings=64)
 VOICES = {"lora": lora_voice(), "zero-shot": zero_shot_voice()}
 each_voice = pytest.mark.parametrize("voice", VOICES.values(), ids=VOICES)
@@ -81,6 +84,17 @@ def test_a_stream_has_no_clicks_where_its_pieces_meet(voice: Voice, monkeypatch:
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-4)
 
 
+def test_by_griffin_lim_a_stream_is_the_whole_part_by_part() -> None:
+    """Without a vocoder of its own, as the demo speaks."""
+    voice, text = lora_voice(), "a big dog ran. did you see it?"
+    model = synthesizer(llm=speaking_llm(qwen2=CRAMPED), flow=flow(output_size=80), vocoder=GriffinLim(iterations=2))
+    pieces = list(model.stream(text, voice, seeded()))
+    assert [len(piece) for piece in pieces] == [10 * SAMPLES_PER_LETTER, SAMPLES_PER_PAUSE, 11 * SAMPLES_PER_LETTER]
+    assert np.array_equal(np.concatenate(pieces), model.speak(text, voice, seeded()).wav)
+    assert np.abs(pieces[0][[0, -1]]).max() == 0.0
+    assert np.abs(pieces[0]).max() > 1e-2
+
+
 def test_sound_comes_before_the_last_token(monkeypatch: pytest.MonkeyPatch) -> None:
     model, asked = speaking_llm(), 0
     forward = model.llm_decoder.forward
@@ -110,7 +124,7 @@ def test_long_text_is_spoken_sentence_by_sentence_and_no_letter_is_left_out(monk
     assert [token for ids in asked for token in ids] == encode(long)
     assert len(asked) > 2
     assert max(map(len, asked)) <= 12  # what fits 64 positions with its speech tokens
-    assert len(speech.wav) == len(encode(long)) * SAMPLES_PER_LETTER
+    assert len(speech.wav) == len(encode(long)) * SAMPLES_PER_LETTER + (len(asked) - 1) * SAMPLES_PER_PAUSE
 
 
 def test_parts_are_no_longer_than_the_reference_speaks() -> None:
@@ -124,8 +138,20 @@ def test_the_parts_of_a_long_text_meet_in_silence() -> None:
     model = synthesizer(llm=speaking_llm(qwen2=CRAMPED))
     wav = model.speak("a big dog ran. did you see it?", lora_voice(), seeded()).wav
     joint = len(encode("a big dog ran.")) * SAMPLES_PER_LETTER
-    assert np.abs(wav[[0, joint - 1, joint, -1]]).max() == 0.0
-    assert np.abs(wav).max() > 1e-2
+    assert np.abs(wav[[0, -1]]).max() == 0.0
+    assert np.abs(wav[joint - 1 : joint + SAMPLES_PER_PAUSE + 1]).max() == 0.0
+    assert min(np.abs(part).max() for part in (wav[:joint], wav[joint + SAMPLES_PER_PAUSE :])) > 1e-2
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.5])
+def test_the_pause_between_parts_is_as_long_as_asked_in_a_stream_too(pause: float) -> None:
+    model = synthesizer(llm=speaking_llm(qwen2=CRAMPED), pause=pause)
+    text = "a big dog ran. did you see it?"
+    samples = len(encode(text)) * SAMPLES_PER_LETTER + int(24_000 * pause)
+    assert len(model.speak(text, lora_voice(), seeded()).wav) == samples
+    pieces = list(model.stream(text, lora_voice(), seeded()))
+    assert sum(map(len, pieces)) == samples
+    assert all(len(piece) for piece in pieces)
 
 
 def test_an_untimely_end_is_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -209,6 +235,8 @@ def test_all_that_is_wrong_with_a_folder_is_said_at_once(tmp_path: Path) -> None
 def test_models_of_different_sizes_are_refused() -> None:
     with pytest.raises(SynthesisError, match=r"llm says 30 speech tokens, flow knows 20; flow makes 12 mel bands"):
         Synthesizer(llm(), flow(vocab_size=20, output_size=12), vocoder(), encode)
+    with pytest.raises(SynthesisError, match=r"steps is 0, expected at least 1; pause is -1 s, expected at least 0"):
+        synthesizer(steps=0, pause=-1)
 
 
 def test_a_voice_that_does_not_fit_is_refused() -> None:
@@ -230,8 +258,26 @@ def test_a_model_that_says_nothing_is_an_error() -> None:
     silent = llm()
     with torch.no_grad():
         silent.llm_decoder.bias[silent.stop_tokens.start + 2] = 1e3
+    as_the_reference = replace(SHORT, ends="any")
     with pytest.raises(SynthesisError, match="before its first speech token"):
-        synthesizer(llm=silent).speak("a dog.", lora_voice(), seeded())
+        synthesizer(llm=silent, sampling=as_the_reference).speak("a dog.", lora_voice(), seeded())
+
+
+def test_a_model_that_wishes_for_more_text_speaks_to_the_end() -> None:
+    wishing = ending_llm()
+    with torch.no_grad():
+        wishing.llm_decoder.bias[wishing.stop_tokens.start + 2] = 2e3
+    speech = synthesizer(llm=wishing).speak("a dog.", lora_voice(), seeded())
+    assert speech.cut == ()
+    assert len(speech.wav) == 4 * SAMPLES_PER_LETTER // 2
+
+
+def test_a_damaged_language_model_is_an_error() -> None:
+    damaged = speaking_llm()
+    with torch.no_grad():
+        damaged.llm_decoder.bias[2] = torch.nan
+    with pytest.raises(SynthesisError, match=r"'a dog.': the language model says NaN"):
+        synthesizer(llm=damaged).speak("a dog.", lora_voice(), seeded())
 
 
 def test_sound_that_is_not_finite_is_an_error() -> None:

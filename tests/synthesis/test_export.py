@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.cosyvoice2.tiny_models import flow, llm
+from tests.models.cosyvoice2.tiny_models import flow, llm, vocoder
 from tests.synthesis.tiny_folder import SIZES, ending_llm, lora_voice, make_folder, save, seeded, trained_on
 from tts_kernel.synthesis.cosyvoice2 import Synthesizer
 from tts_kernel.synthesis.export import export_voice
 from tts_kernel.synthesis.model_folder import write_sizes
 from tts_kernel.synthesis.speaker_config import SpeakerError
 from tts_kernel.synthesis.speakers import Speakers
+from tts_kernel.text.tokenizer import train_tokenizer
 
 
 class Trained:
@@ -106,13 +107,27 @@ def test_all_problems_are_said_before_anything_is_written(trained: Trained, tmp_
     assert not (tmp_path / "export").exists()
 
 
-def test_voices_of_another_base_go_elsewhere(trained: Trained, tmp_path: Path) -> None:
+def test_voices_of_other_sizes_go_elsewhere(trained: Trained, tmp_path: Path) -> None:
     trained.export(tmp_path / "export")
     write_sizes(trained.base, replace(SIZES, hift=None))
     with pytest.raises(SpeakerError, match="models with other sizes"):
         trained.export(tmp_path / "export", "lee")
     path = trained.export(tmp_path / "elsewhere", "lee")
     assert not (path.parent / "hift.pt").exists()
+
+
+def test_voices_of_another_base_are_not_mixed(trained: Trained, tmp_path: Path) -> None:
+    export = trained.export(tmp_path / "export").parent
+    train_tokenizer(["another text of another tokenizer"], trained.base / "bpe.model", vocab_size=30)
+    save(trained_on(vocoder()), trained.base / "hift.pt")
+    before = {file: file.read_bytes() for file in export.rglob("*") if file.is_file()}
+    with pytest.raises(SpeakerError, match=r"bpe.model belongs to .* another base.*\n.*hift.pt belongs to"):
+        trained.export(export, "lee")
+    assert {file: file.read_bytes() for file in export.rglob("*") if file.is_file()} == before
+    (trained.base / "bpe.model").rename(trained.base / "tokenizer.json")
+    with pytest.raises(SpeakerError, match=r"bpe.model belongs to voices of another base"):
+        trained.export(export, "lee")
+    assert trained.export(tmp_path / "elsewhere", "lee").is_file()
 
 
 def test_a_folder_whose_files_cannot_be_read_is_left_as_it_is(trained: Trained, tmp_path: Path) -> None:
@@ -139,12 +154,18 @@ def test_an_interrupted_export_names_nothing_that_is_not_there(
     assert Speakers.from_config(path).names == ["kim"]
 
 
-def test_the_tokenizer_of_a_download_comes_without_its_language_model(trained: Trained, tmp_path: Path) -> None:
-    folder = trained.base / "CosyVoice-BlankEN"
-    folder.mkdir()
+@pytest.mark.parametrize("place", ["CosyVoice-BlankEN", "."])
+def test_the_tokenizer_of_a_download_comes_without_what_lies_beside_it(
+    trained: Trained, tmp_path: Path, place: str
+) -> None:
+    folder = trained.base / place
+    folder.mkdir(exist_ok=True)
     (trained.base / "bpe.model").unlink()
-    for name in ("vocab.json", "merges.txt", "config.json", "model.safetensors"):
+    (trained.base / "speaker_config.json").touch()
+    tokenizer = {"tokenizer.json", "vocab.json", "merges.txt", "config.json"}
+    for name in (*tokenizer, "model.safetensors", "campplus.onnx"):
         (folder / name).touch()
     path = trained.export(tmp_path / "export")
-    copied = {file.name for file in (path.parent / "CosyVoice-BlankEN").iterdir()}
-    assert copied == {"vocab.json", "merges.txt", "config.json"}
+    assert json.loads(path.read_text(encoding="utf-8"))["default_speaker"] == "kim"
+    copied = {file.name for file in (path.parent / place).iterdir() if file.is_file()}
+    assert copied - {".export", "config.yaml", "hift.pt", "spk2embedding.pt", "speaker_config.json"} == tokenizer

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tts_kernel.audio.spectrogram import cosyvoice2_mel
-from tts_kernel.synthesis.griffin_lim import LIMIT, CollectedMel, GriffinLim
+from tts_kernel.synthesis.griffin_lim import LIMIT, GriffinLim
 
 
 def seeded(seed: int = 1) -> torch.Generator:
@@ -46,10 +46,3 @@ def test_loud_and_short_mels_stay_finite_and_within_the_limit(frames: int) -> No
     assert len(made) == 480 * frames
     assert np.isfinite(made.numpy()).all()
     assert float(made.abs().max()) == pytest.approx(LIMIT)
-
-
-def test_a_mel_in_pieces_sounds_as_in_one_with_its_last_piece() -> None:
-    mel, model = cosyvoice2_mel()(vowel()), GriffinLim(iterations=3)
-    collected = CollectedMel(model, seeded())
-    assert len(collected.push(mel[:, :, :10], last=False)) == 0
-    assert torch.equal(collected.push(mel[:, :, 10:], last=True), model(mel, seeded()))

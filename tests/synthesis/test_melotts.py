@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -22,13 +23,16 @@ from tests.synthesis.tiny_melotts import (
     write_config,
     write_model,
 )
+from tests.tiny_spoken import Studio
 from tts_kernel.audio import wav as audio
 from tts_kernel.models.melotts.text_encoder import Text
-from tts_kernel.synthesis.melotts import FADE, PAUSE, TTS, SynthesisError
+from tts_kernel.synthesis.melotts import TTS
+from tts_kernel.synthesis.speech import FADE, PAUSE, SynthesisError
 from tts_kernel.text.bge_m3 import EncoderError
 from tts_kernel.text.phones import to_ids, to_phones
 from tts_kernel.text.symbols import LANGUAGE_IDS, MELOTTS
 
+RECORDED = Path(__file__).parents[1] / "fixtures" / "parity" / "melotts"
 MIXED = "오늘 meeting은 3시에 있어요."
 IN_LANGUAGES = {"ko": "안녕하세요.", "en": "Good morning.", "zh": "早上好。", "ja": "おはよう。"}
 PLAIN: dict[str, Any] = {"sdp_ratio": 0.0, "noise_scale": 0.0, "noise_scale_w": 0.0, "seed": 1}
@@ -86,6 +90,13 @@ def test_the_same_seed_gives_the_same_speech_and_another_gives_another(tts: TTS)
     first, again, other = (tts.synthesize(MIXED, "MINJI", seed=seed).wav for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_what_was_said_before_changes_nothing(tts: TTS) -> None:
+    first = tts.synthesize(MIXED, "MINJI", seed=3).wav
+    tts.synthesize(IN_LANGUAGES["ja"], "Ann", speed=1.5)
+    torch.manual_seed(11)
+    assert np.array_equal(first, tts.synthesize(MIXED, "MINJI", seed=3).wav)
 
 
 def test_a_seed_that_was_drawn_says_the_same_again(tts: TTS) -> None:
@@ -234,6 +245,12 @@ def test_digits_alone_need_a_language(tts: TTS) -> None:
         ({"sdp_ratio": 1.5}, "sdp_ratio is 1.5, expected 0 to 1"),
         ({"noise_scale": -1.0}, "noise_scale is -1.0, expected at least 0"),
         ({"noise_scale_w": float("inf")}, "noise_scale_w is inf"),
+        ({"speed": "fast"}, "speed is 'fast', expected above 0"),
+        ({"sdp_ratio": True}, "sdp_ratio is True"),
+        ({"seed": -1}, "seed is -1, expected a whole number of at least 0"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
+        ({"output_path": f"{__file__}/hello.wav"}, r"test_melotts\.py is a file; expected a folder there"),
         ({"output_path": "speech.mp3"}, r"speech\.mp3, expected the name of a \.wav file"),
     ],
 )
@@ -279,9 +296,37 @@ def test_a_public_model_speaks_without_an_encoder(tmp_path: Path) -> None:
     write_model(tmp_path / "G_1.pth", make_model(sizes))
     config = write_config(tmp_path / "config.json", symbols=MELOTTS, sizes=sizes)
     public = TTS(tmp_path, config, "cpu")
+    converted = str(public.generator.report)
+    assert "2 dropped: enc_p.ja_bert_proj.weight, enc_p.ja_bert_proj.bias (added to enc_p.bert_proj.bias)" in converted
     with heard(public) as texts:
         public.synthesize("값이 2만 원이에요.", "MINJI")
     assert not texts[0].features.any()
+
+
+@pytest.mark.slow
+def test_a_public_file_of_the_full_size_speaks(tmp_path: Path) -> None:
+    """Names and shapes of layout_full, in the dictionary that MeloTTS writes and beside a config.json as it has."""
+    case = json.loads((RECORDED / "layout_full" / "case.json").read_text(encoding="utf-8"))
+    draws = torch.Generator().manual_seed(1)
+    state = {f"module.{name}": 0.02 * torch.randn(shape, generator=draws) for name, shape, _ in case["state"]["G"]}
+    state["module.dp.proj.bias"].fill_(1.0)
+    torch.save({"model": state, "iteration": 3, "optimizer": {}, "learning_rate": 3e-4}, tmp_path / "checkpoint.pth")
+    sizes = case["config"]["G"]
+    top = {name: sizes[name] for name in ("num_tones", "num_languages")}
+    of_others = {"n_vocab", "spec_channels", "segment_size", "n_speakers", *top}
+    values = {
+        "train": {"segment_size": 16_384},
+        "data": {"sampling_rate": 44_100, "n_speakers": 256, "spk2id": {"KR": 0}, "disable_bert": True},
+        "model": {name: value for name, value in sizes.items() if name not in of_others},
+        "symbols": list(MELOTTS),
+    }
+    (tmp_path / "config.json").write_text(json.dumps(values | top), encoding="utf-8")
+    public = TTS(tmp_path / "checkpoint.pth", tmp_path / "config.json", "cpu")
+    assert public.generator.report.loaded == len(state) - 2
+    assert public.generator.report.dropped[0] == case["absent_in_variant"][0]
+    speech = public.synthesize("안녕.", "KR", sdp_ratio=0.0, seed=1)
+    assert speech.seconds > 0.1
+    assert speech.sample_rate == 44_100
 
 
 def test_a_language_that_the_checkpoint_has_no_rows_for_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -302,12 +347,47 @@ def test_phones_that_the_checkpoint_does_not_know_are_refused_by_name(folder: Pa
 
 
 def test_the_encoder_of_the_training_is_needed(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SynthesisError, match="pass bert, the folder of BAAI/bge-m3"):
-        TTS(folder, folder / "config.json", "cpu")
+    alone = write_model(tmp_path / "alone" / "G_1.pth")
+    with pytest.raises(SynthesisError, match="no folder bge-m3 lies beside it; pass bert, the folder of BAAI/bge-m3"):
+        TTS(alone, write_config(tmp_path / "alone" / "config.json"), "cpu")
     write_model(tmp_path / "G_1.pth", make_model(replace(SIZES, bert_channels=24)))
     config = write_config(tmp_path / "config.json", bert_channels=24)
     with pytest.raises(SynthesisError, match="16 wide, the model reads 24"):
         TTS(tmp_path, config, "cpu", bert=folder / "bge-m3")
+
+
+def test_the_encoder_beside_the_model_is_taken_where_none_is_named(folder: Path, tts: TTS) -> None:
+    found = TTS(folder, folder / "config.json", "cpu")
+    assert np.array_equal(*(voice.synthesize("Hi.", "Ann", seed=1).wav for voice in (found, tts)))
+
+
+def test_a_run_names_the_encoder_of_its_training(folder: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "run" / "checkpoints" / "G_latest.pth")
+    config = write_config(tmp_path / "run" / "checkpoints" / "config.json")
+    settings = {"data": "voices", "encoder": str(folder / "bge-m3")}
+    (tmp_path / "run" / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert TTS(tmp_path / "run", config, "cpu").synthesize("Hi.", "Ann").seconds > 0
+
+
+@pytest.mark.slow
+def test_what_the_recipe_trained_speaks(tmp_path: Path) -> None:
+    studio = Studio(tmp_path)
+    studio.train(max_steps=1, samples=0)
+    run = studio.run()
+    trained = TTS(run.folder, run.checkpoints / "config.json", "cpu")
+    assert trained.encoder is not None
+    assert trained.encoder.folder == studio.encoder
+    speech = trained.synthesize(MIXED, "S1", tmp_path / "said.wav", seed=1)
+    assert set(speech.sentences[0].languages) == {"ko", "en"}
+    assert speech.sample_rate == audio.read(tmp_path / "said.wav")[1] == 44_100
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_file_that_the_encoder_lacks_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    incomplete = Path(shutil.copytree(folder / "bge-m3", tmp_path / "bge-m3"))
+    (incomplete / name).unlink()
+    with pytest.raises(EncoderError, match=rf"misses {name}.*download BAAI/bge-m3 completely"):
+        TTS(folder, folder / "config.json", "cpu", bert=incomplete)
 
 
 def test_damaged_weights_of_the_encoder_are_told_at_once(folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.synthesis.tiny_melotts import SIZES, SPEAKERS, make_model, write_config, write_model
-from tts_kernel.models.melotts.config import ConfigError
+from tts_kernel.models.config_types import ConfigError
 from tts_kernel.models.weights import CheckpointError
 from tts_kernel.synthesis.melotts_generator import find_generator, open_generator
 from tts_kernel.text.symbols import MELOTTS, SYMBOLS

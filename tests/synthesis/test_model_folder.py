@@ -8,7 +8,8 @@ import torch
 
 from tests.models.cosyvoice2.tiny_models import flow
 from tests.synthesis.tiny_folder import SIZES, TEXT, make_folder, save
-from tts_kernel.models.cosyvoice2.config import ConfigError, HiftConfig
+from tts_kernel.models.config_types import ConfigError
+from tts_kernel.models.cosyvoice2.config import HiftConfig
 from tts_kernel.models.cosyvoice2.flow import TokenToMel
 from tts_kernel.models.weights import CheckpointError
 from tts_kernel.runs import write_yaml

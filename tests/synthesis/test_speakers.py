@@ -11,9 +11,11 @@ import torch
 
 from tests.models.cosyvoice2.tiny_models import flow
 from tests.synthesis.tiny_folder import ending_llm, lora_voice, make_folder, save, seeded, trained_on
+from tts_kernel.models.cosyvoice2.generation import Sampling
 from tts_kernel.synthesis.embeddings import add_embedding
 from tts_kernel.synthesis.speaker_config import Speaker, SpeakerError, add_speaker
 from tts_kernel.synthesis.speakers import Speakers
+from tts_kernel.synthesis.speech import SynthesisError
 
 
 def make_speakers(folder: Path) -> Path:
@@ -88,6 +90,20 @@ def test_threads_may_speak_at_once(path: Path) -> None:
     assert len(made) == 3
     for name, wav in made:
         np.testing.assert_allclose(wav, expected[name], atol=1e-6)
+
+
+def test_how_tokens_are_drawn_is_the_servers_choice(path: Path) -> None:
+    slow = Sampling(min_token_text_ratio=4.0)
+    usual, longer = (Speakers.from_config(path, sampling=given) for given in (None, slow))
+    first, second = (speakers.synthesize("a dog.", "kim", seeded()) for speakers in (usual, longer))
+    assert len(second) == 2 * len(first)
+
+
+def test_settings_that_cannot_be_are_refused_when_the_file_is_opened(path: Path) -> None:
+    with pytest.raises(SpeakerError, match="kept is 0 speakers in memory, expected at least 1"):
+        Speakers.from_config(path, kept=0)
+    with pytest.raises(SynthesisError, match=r"device is 'gpu' .*use auto, cpu, cuda"):
+        Speakers.from_config(path, device="gpu")
 
 
 def test_an_unknown_speaker_is_told_who_there_is(path: Path) -> None:

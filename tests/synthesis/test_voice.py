@@ -55,8 +55,40 @@ def test_a_prompts_mel_is_that_of_24_khz() -> None:
 
 
 def test_a_clip_without_text_or_tokens_is_refused() -> None:
-    with pytest.raises(VoiceError, match=r"its text is empty.*no speech tokens"):
-        voice_of_clip(tone(0.5), 24_000, " ", Counting(tokens=0))
+    with pytest.raises(VoiceError, match=r"its text is empty"):
+        voice_of_clip(tone(0.5), 24_000, " ", Counting())
+    with pytest.raises(VoiceError, match=r"0.50 s: no speech tokens; take a clip of 3 to 30 s"):
+        voice_of_clip(tone(0.5), 24_000, "la", Counting(tokens=0))
+
+
+@pytest.mark.parametrize(
+    ("wav", "rate", "message"),
+    [
+        (tone(1.0, 8_000), 8_000, r"8,000 Hz, expected 16,000 at least"),
+        (np.where(np.arange(24_000) < 7, np.nan, tone(1.0)), 24_000, r"7 of 24,000 samples are NaN or infinite"),
+        (np.zeros(24_000, np.float32), 24_000, r"24,000 samples of silence"),
+        (np.zeros(0, np.float32), 24_000, r"0 samples of silence"),
+        ((tone(1.0) * 32767).astype(np.int16), 24_000, r"samples are int16 of shape \[24000\], expected floats"),
+        (tone(1.0)[None], 24_000, r"float32 of shape \[1, 24000\], expected floats of shape \[samples\]"),
+        (tone(31.0, 16_000), 16_000, r"31 s, expected 30 at most; take a clip of 3 to 30 s"),
+        (tone(0.001), 24_000, r"0.00 s: .*; take a clip of 3 to 30 s"),
+    ],
+)
+def test_a_clip_that_is_no_speech_is_refused_before_it_becomes_a_voice(wav: np.ndarray, rate: Hz, message: str) -> None:
+    with pytest.raises(VoiceError, match=message):
+        voice_of_clip(wav, rate, "la", Counting())
+
+
+def test_all_that_is_wrong_with_a_clip_is_said_at_once() -> None:
+    with pytest.raises(VoiceError, match=r"its text is empty.*8,000 Hz.*NaN"):
+        voice_of_clip(np.full(8_000, np.nan, np.float32), 8_000, "", Counting())
+
+
+def test_samples_of_double_precision_give_the_same_voice() -> None:
+    single, double = (voice_of_clip(wav, 24_000, "la", Counting()) for wav in (tone(1.0), tone(1.0).astype(np.float64)))
+    assert single.prompt is not None
+    assert double.prompt is not None
+    assert torch.equal(single.prompt.mel, double.prompt.mel)
 
 
 def test_voices_that_fit_are_accepted() -> None:
@@ -69,5 +101,16 @@ def test_all_that_does_not_fit_is_said_at_once() -> None:
     with pytest.raises(VoiceError) as raised:
         check_voice(Voice(torch.full((1, 6), torch.nan), prompt), FLOW)
     message = str(raised.value)
-    for part in ("shape [1, 6], expected [6]", "NaN", "mel of shape [3, 8], expected [4, 8]", "tokens 3 to 30"):
+    for part in (
+        "shape [1, 6], expected [6]",
+        "embedding holds NaN",
+        "mel of shape [3, 8], expected [4, 8]",
+        "tokens 3 to 30",
+    ):
         assert part in message
+
+
+def test_a_prompt_that_is_not_finite_is_refused() -> None:
+    prompt = Prompt("so", torch.tensor([3, 4]), torch.full((4, 8), torch.inf))
+    with pytest.raises(VoiceError, match="prompt has a mel with NaN or infinite values"):
+        check_voice(Voice(torch.ones(6), prompt), FLOW)

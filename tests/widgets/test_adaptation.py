@@ -36,6 +36,8 @@ def test_losses_of_what_was_trained_are_drawn_with_the_lowest_cv_loss(tmp_path: 
             log.write(step, {"val/loss": value})
     assert adaptation.learned(run) == tmp_path / "figures" / "losses.png"
     llm, flow = drawn[0].axes
+    assert flow.get_ylabel() == "squared error of the velocity"
+    assert flow.get_xlabel() == "optimiser step"
     assert [text.get_text() for text in llm.texts] == ["not trained in this run"]
     labels = flow.get_legend_handles_labels()[1]
     assert labels == ["training", "CV", "lowest CV, 1.1 at step 20"]
@@ -55,6 +57,16 @@ def test_similarity_stands_beside_what_real_clips_reach(tmp_path: Path, drawn: l
     (axis,) = drawn[0].axes
     assert [bar.get_height() for bar in axis.patches] == [0.2, 0.6]
     assert "real clips, 0.90" in axis.get_legend_handles_labels()[1]
+    assert axis.get_xlabel() == "mean and standard deviation of 3 clips"
+
+
+def test_a_small_or_negative_similarity_is_written_above_its_bar(tmp_path: Path, drawn: list[Figure]) -> None:
+    values = {"before": similar(-0.2), "after": similar(0.01)}
+    (tmp_path / "similarity.json").write_text(json.dumps(values), encoding="utf-8")
+    adaptation.similarity(Run(tmp_path))
+    (axis,) = drawn[0].axes
+    assert {text.get_text(): text.xy[1] for text in axis.texts} == pytest.approx({"-0.20": 0.05, "0.01": 0.06})  # type: ignore[attr-defined]
+    assert {text.get_color() for text in axis.texts} == {"black"}
 
 
 def test_what_was_not_measured_is_no_zero(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +19,10 @@ from tts_kernel.models.cosyvoice2.flow import MAX_FRAMES, TokenToMel
 from tts_kernel.models.cosyvoice2.generation import Sampling, speech_tokens
 from tts_kernel.models.cosyvoice2.hift import HiftGenerator
 from tts_kernel.models.cosyvoice2.llm import SpeechLanguageModel
-from tts_kernel.synthesis.griffin_lim import CollectedMel, GriffinLim
+from tts_kernel.synthesis.griffin_lim import GriffinLim
 from tts_kernel.synthesis.model_folder import attempt, open_model, open_tokenizer, open_vocoder, read_sizes
 from tts_kernel.synthesis.parts import spoken_parts
+from tts_kernel.synthesis.speech import PAUSE, Speech, SynthesisError, fade, open_device
 from tts_kernel.synthesis.streaming import StreamingVocoder, VoiceFlow
 from tts_kernel.synthesis.voice import Voice, check_voice
 
@@ -28,28 +30,6 @@ log = logging.getLogger(__name__)
 
 LONGEST = 80  # text tokens that are spoken in one go, as in the reference
 FEWEST = 10  # for which there must be room beside a prompt
-FADE: Seconds = 0.005  # at both ends of a part, so that two of them meet without a click
-
-
-class SynthesisError(ValueError):
-    """Text that cannot be spoken, or models that cannot speak together."""
-
-
-@dataclass(frozen=True)
-class Speech:
-    wav: np.ndarray  # (samples,) float32 in [-1, 1]
-    sample_rate: Hz
-    took: Seconds
-    cut: tuple[str, ...] = ()  # parts of the text that met the limit of speech tokens instead of ending by themselves
-
-    @property
-    def seconds(self) -> Seconds:
-        return len(self.wav) / self.sample_rate
-
-    @property
-    def real_time_factor(self) -> float:
-        """Time that it took per time that it lasts: below 1 is quicker than it is spoken."""
-        return self.took / self.seconds
 
 
 @dataclass(frozen=True)
@@ -62,6 +42,7 @@ class Synthesizer:
     encode: Callable[[str], list[int]]  # text -> token ids
     sampling: Sampling = field(default_factory=Sampling)
     steps: int = 10  # of the flow's solver
+    pause: Seconds = PAUSE
 
     def __post_init__(self) -> None:
         llm, flow, problems = self.llm.config, self.flow.config, []
@@ -72,6 +53,8 @@ class Synthesizer:
             problems.append(f"flow makes {flow.output_size} mel bands, the vocoder reads {reads}")
         if self.steps < 1:
             problems.append(f"steps is {self.steps}, expected at least 1")
+        if not 0 <= self.pause < math.inf:
+            problems.append(f"pause is {self.pause} s, expected at least 0")
         if problems:
             raise SynthesisError(f"models do not fit together: {'; '.join(problems)}")
 
@@ -86,9 +69,9 @@ class Synthesizer:
         sampling: Sampling | None = None,
     ) -> Synthesizer:
         """The models of a folder (synthesis/model_folder.py); `llm` and `flow` are merged checkpoints to take instead
-        of the folder's. Raises SynthesisError listing every file that is missing or does not fit, ConfigError for sizes
-        that cannot be read."""
-        folder = Path(folder)
+        of the folder's; device "auto" is the GPU where there is one. Raises SynthesisError listing every file that is
+        missing or does not fit, or for a device that is not there, ConfigError for sizes that cannot be read."""
+        folder, device = Path(folder), open_device(device)
         sizes = read_sizes(folder)
         llm, flow = llm or folder / "llm.pt", flow or folder / "flow.pt"
         problems: list[str] = []
@@ -117,7 +100,8 @@ class Synthesizer:
     def stream(self, text: str, voice: Voice, generator: torch.Generator | None = None) -> Iterator[np.ndarray]:
         """The same in pieces (samples,), the first after about a second's worth of speech tokens. Joined they are as
         long as what `speak` makes of the same generator and sound alike: but for the chunks in which the flow sees its
-        tokens, they are the same samples."""
+        tokens, they are the same samples. Griffin-Lim needs all of a part: its pieces are the parts, the same samples
+        as `speak` makes."""
         yield from _Clock(self.sample_rate).timed(self._pieces(text, voice, generator, [], streaming=True))
 
     def _pieces(
@@ -126,8 +110,12 @@ class Synthesizer:
         check_voice(voice, self.flow.config)
         spoken = VoiceFlow(self.flow, voice, self.steps)
         for_tokens, for_noise = self._generators(generator)
+        streaming = streaming and isinstance(self.vocoder, HiftGenerator)
+        silence = np.zeros(round(self.pause * self.sample_rate), dtype=np.float32)
         with _evaluating(self.llm, self.flow, self.vocoder):
-            for part, ids, prompt in self._parts(text, voice):
+            for number, (part, ids, prompt) in enumerate(self._parts(text, voice)):
+                if number and len(silence):
+                    yield silence
                 tokens = self._tokens(part, ids, prompt, spoken.prompt_tokens[0], for_tokens, cut)
                 mels = spoken.pieces(tokens) if streaming else iter([(spoken.mel(list(tokens)), True)])
                 for piece in self._sound(mels, for_noise):
@@ -140,23 +128,14 @@ class Synthesizer:
 
     def _sound(self, mels: Iterator[tuple[Tensor, bool]], generator: torch.Generator) -> Iterator[np.ndarray]:
         """Mels of one part, and whether each is its last -> waveform (samples,), its two ends faded."""
-        vocoder: StreamingVocoder | CollectedMel
-        if isinstance(self.vocoder, HiftGenerator):
-            vocoder = StreamingVocoder(self.vocoder, generator)
-        else:
-            vocoder = CollectedMel(self.vocoder, generator)
-        begun = False
-        rise = np.linspace(0.0, 1.0, int(FADE * self.sample_rate), dtype=np.float32)
+        vocoder = self.vocoder
+        in_pieces = StreamingVocoder(vocoder, generator) if isinstance(vocoder, HiftGenerator) else None
+        first = True
         for mel, last in mels:
-            piece = vocoder.push(mel, last).cpu().numpy()
-            if not len(piece):
-                continue
-            if not begun:
-                piece[: len(rise)] *= rise
-            if last:
-                piece[-len(rise) :] *= rise[::-1]
-            begun = True
-            yield piece
+            piece = (in_pieces.push(mel, last) if in_pieces else vocoder(mel, generator)).cpu().numpy()
+            if len(piece):
+                yield fade(piece, self.sample_rate, begins=first, ends=last)
+                first = False
 
     def _parts(self, text: str, voice: Voice) -> list[tuple[str, Tensor, Tensor]]:
         """Parts of the text with their tokens and those of the prompt's text, (n,) and (m,) each."""
@@ -189,17 +168,20 @@ class Synthesizer:
         self, part: str, ids: Tensor, prompt: Tensor, prompt_speech: Tensor, generator: torch.Generator, cut: list[str]
     ) -> Iterator[int]:
         """Speech tokens of one part, without the one that ends it; without one, the part goes into `cut`.
-        Raises SynthesisError if there are no tokens."""
+        Raises SynthesisError if there are no tokens, or if they cannot be drawn."""
         count = 0
         steps = speech_tokens(self.llm, ids, prompt, prompt_speech, self.sampling, generator)
-        for token, _ in steps:
-            if token in self.llm.stop_tokens:
-                break
-            count += 1
-            yield token
-        else:
-            log.warning("%r was cut after %d speech tokens: the llm did not end it by itself", part, count)
-            cut.append(part)
+        try:
+            for token, _ in steps:
+                if token in self.llm.stop_tokens:
+                    break
+                count += 1
+                yield token
+            else:
+                log.warning("%r was cut after %d speech tokens: the llm did not end it by itself", part, count)
+                cut.append(part)
+        except ValueError as error:
+            raise SynthesisError(f"{part!r:.60}: {error}") from error
         if not count:
             raise SynthesisError(f"{part!r:.60}: the llm ended before its first speech token; try another seed")
 

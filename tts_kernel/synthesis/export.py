@@ -9,6 +9,7 @@ config.yaml, hift.pt, the tokenizer      of the base model, for all voices (synt
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import logging
 import os
 import re
@@ -19,13 +20,14 @@ from pathlib import Path
 from torch import Tensor
 
 from tts_kernel.data.features.folder_lock import locked
-from tts_kernel.models.cosyvoice2.config import ConfigError
+from tts_kernel.models.config_types import ConfigError
 from tts_kernel.models.cosyvoice2.flow import TokenToMel
 from tts_kernel.models.cosyvoice2.hift import HiftGenerator
 from tts_kernel.models.cosyvoice2.llm import SpeechLanguageModel
 from tts_kernel.synthesis import embeddings, speaker_config
 from tts_kernel.synthesis.model_folder import (
     CONFIG,
+    TOKENIZERS,
     Sizes,
     attempt,
     check_weights,
@@ -39,7 +41,11 @@ from tts_kernel.synthesis.voice import Voice, check_voice
 log = logging.getLogger(__name__)
 
 _FOLDER_NAME = re.compile(r"\w[\w.-]{0,63}")  # letters of any script: what becomes a folder's name
-_NO_TOKENIZER = ("*.safetensors", "*.bin", "*.pt", "*.pth", ".git*")  # CosyVoice-BlankEN holds a language model, too
+# Of a tokenizer's folder, which may hold a language model, too, or be the base's own.
+_TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"),
+    *("added_tokens.json", "chat_template.jinja", "config.json", "generation_config.json"),
+)
 
 
 def export_voice(
@@ -88,7 +94,8 @@ def _checked(folder: Path, name: str, llm: Path, flow: Path, embedding: Tensor, 
     attempt(problems, lambda: check_weights(SpeechLanguageModel, sizes.llm, llm))
     attempt(problems, lambda: check_weights(TokenToMel, sizes.flow, flow))
     attempt(problems, lambda: check_voice(Voice(embedding), sizes.flow))
-    attempt(problems, lambda: tokenizer_path(base))
+    if (shared := attempt(problems, lambda: _shared(base, sizes))) is not None:
+        problems += _of_another_base(folder, shared)
     if (hift := sizes.hift) is not None:
         attempt(problems, lambda: check_weights(HiftGenerator, hift, base / "hift.pt"))
     there = ((speaker_config.NAME, read_speaker_config), (embeddings.NAME, embeddings.read_embeddings))
@@ -100,21 +107,32 @@ def _checked(folder: Path, name: str, llm: Path, flow: Path, embedding: Tensor, 
     return sizes
 
 
+def _shared(base: Path, sizes: Sizes) -> dict[str, Path]:
+    """The files that all voices of a folder share, by their place in it. Raises FileNotFoundError without tokenizer."""
+    tokenizer = tokenizer_path(base)
+    shared = {tokenizer.name: tokenizer}
+    if tokenizer.is_dir():
+        there = [name for name in _TOKENIZER if (tokenizer / name).is_file()]
+        shared = {(tokenizer / name).relative_to(base).as_posix(): tokenizer / name for name in there}
+    return shared if sizes.hift is None else shared | {"hift.pt": base / "hift.pt"}
+
+
+def _of_another_base(folder: Path, shared: dict[str, Path]) -> list[str]:
+    """Files of the folder that are not the base's, with which the voice would sound wrong and nobody would know why."""
+    expected = {Path(name).parts[0] for name in shared}
+    others = [folder / name for name in TOKENIZERS if (folder / name).exists() and name not in expected]
+    for name, source in shared.items():
+        if (folder / name).is_file() and source.is_file() and not filecmp.cmp(folder / name, source, shallow=False):
+            others.append(folder / name)
+    return [f"{path} belongs to voices of another base; export to another folder" for path in others]
+
+
 def _copy_base(folder: Path, base: Path, sizes: Sizes) -> None:
     """What the folder does not have yet."""
-    tokenizer = tokenizer_path(base)
-    files = [base / "hift.pt"] if sizes.hift is not None else []
-    if tokenizer.is_dir():
-        target = folder / "CosyVoice-BlankEN"
-        if not target.exists():
-            building = target.with_name(f".{target.name}.{os.getpid()}")
-            shutil.copytree(tokenizer, building, ignore=shutil.ignore_patterns(*_NO_TOKENIZER))
-            os.rename(building, target)
-    else:
-        files.append(tokenizer)
-    for file in files:
-        if not (folder / file.name).exists():
-            _copy(file, folder / file.name)
+    for name, source in _shared(base, sizes).items():
+        if not (folder / name).exists():
+            (folder / name).parent.mkdir(exist_ok=True)
+            _copy(source, folder / name)
     if not (folder / CONFIG).is_file():
         write_sizes(folder, sizes)
 

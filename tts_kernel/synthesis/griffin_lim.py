@@ -59,16 +59,3 @@ class GriffinLim(nn.Module):
 
     def _stft(self, wave: Tensor) -> Tensor:
         return torch.stft(wave, self.n_fft, self.hop, window=self.window, pad_mode="constant", return_complex=True)
-
-
-class CollectedMel:
-    """One utterance's mel in pieces -> its waveform, with the last piece: the iteration needs all of it."""
-
-    def __init__(self, model: GriffinLim, generator: torch.Generator | None = None) -> None:
-        self.model, self.generator = model, generator
-        self.mels: list[Tensor] = []
-
-    def push(self, mel: Tensor, last: bool) -> Tensor:
-        """mel (1, n_mels, frames) -> (samples,), none before the last."""
-        self.mels.append(mel)
-        return self.model(torch.cat(self.mels, dim=2), self.generator) if last else mel.new_zeros(0)

@@ -1,6 +1,6 @@
 """MeloTTS speaks: Korean, English, Chinese or Japanese text -> waveform, in the voice of any speaker it has learned.
 
-    tts = TTS("checkpoints", "config.json", "cuda", bert="bge-m3")
+    tts = TTS("checkpoints", "config.json", "cuda")
     speech = tts.synthesize("안녕하세요. Nice to meet you!", "SPEAKER_001", "hello.wav", speed=1.1, seed=1)
     speech.wav, speech.sample_rate, speech.real_time_factor
 
@@ -13,7 +13,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,46 +20,19 @@ import numpy as np
 import torch
 
 from tts_kernel.audio import wav as audio
-from tts_kernel.audio.wav import Hz, Seconds
 from tts_kernel.models.melotts.synthesizer import Speech as Spoken
 from tts_kernel.models.melotts.text_encoder import Text
-from tts_kernel.models.weights import reason
-from tts_kernel.synthesis.melotts_generator import open_generator
+from tts_kernel.synthesis.melotts_encoder import find_encoder
+from tts_kernel.synthesis.melotts_generator import find_generator, open_generator
+from tts_kernel.synthesis.speech import PAUSE, Speech, SynthesisError, fade, open_device
 from tts_kernel.text.bge_m3 import BGEM3, EncoderError
 from tts_kernel.text.language import LANGUAGES, OTHER, canonical, detect
 from tts_kernel.text.phones import Phones, TextError, to_ids, to_phones
 from tts_kernel.text.pieces import MARKS, clean
 from tts_kernel.text.sentences import split_sentences
 from tts_kernel.text.symbols import Symbols, UnknownSymbolError
-from tts_kernel.training.speed import choose_device
 
 log = logging.getLogger(__name__)
-
-PAUSE: Seconds = 0.15  # between two sentences at speed 1, beside the silence that the model makes itself
-FADE: Seconds = 0.005  # at both ends of a sentence, so that it meets the pause without a click
-
-
-class SynthesisError(ValueError):
-    """A text, a speaker or settings that cannot be spoken, or an encoder that the model does not go with."""
-
-
-@dataclass(frozen=True)
-class Speech:
-    wav: np.ndarray  # (samples,) float32 in [-1, 1]
-    sample_rate: Hz
-    took: Seconds
-    seed: int  # with which the same is said again
-    sentences: tuple[Phones, ...]  # as they were read: numbers in words, the language of every phone
-    left_out: tuple[str, ...] = ()  # characters without a sound, such as emoji
-
-    @property
-    def seconds(self) -> Seconds:
-        return len(self.wav) / self.sample_rate
-
-    @property
-    def real_time_factor(self) -> float:
-        """Time that it took per time that it lasts: below 1 is quicker than it is spoken."""
-        return self.took / self.seconds
 
 
 class TTS:
@@ -75,15 +47,19 @@ class TTS:
         bert: Path | str | None = None,
     ) -> None:
         """`model_path` is a G_*.pth, a folder of them, or a run's folder; `config_path` the config.json of the same
-        training, public or ours; `bert` the folder of BGE-M3. A public model, trained with other text encoders, needs
-        none and speaks without their features.
+        training, public or ours; `bert` the folder of BGE-M3, or nothing where `find_encoder` finds it. A public model,
+        trained with other text encoders, needs none and speaks without their features; what else was converted is in
+        `generator.report`.
         Raises ConfigError, CheckpointError, EncoderError or SynthesisError for what is missing, damaged, or does not
         belong together."""
-        self.device = _device(device)
+        self.device = open_device(device)
         self.config_path = Path(config_path)
-        self.generator = open_generator(Path(model_path), self.config_path)
+        checkpoint = find_generator(Path(model_path))
+        self.generator = open_generator(checkpoint, self.config_path)
         self.generator.model.to(self.device)
-        self.encoder = self._open_encoder(bert) if self.generator.reads_features else None
+        self.encoder = None
+        if self.generator.reads_features:
+            self.encoder = self._open_encoder(bert or find_encoder(checkpoint, self.config_path))
 
     def synthesize(
         self,
@@ -108,7 +84,7 @@ class TTS:
         sentences, left_out, unsaid = self._read(text, language)
         problems = [
             *self._unknown_speaker(speaker_id),
-            *_wrong_settings(speed, sdp_ratio, noise_scale, noise_scale_w),
+            *_wrong_settings(speed, sdp_ratio, noise_scale, noise_scale_w, seed),
             *_wrong_output(output),
             *unsaid,
         ]
@@ -134,7 +110,8 @@ class TTS:
             parts += [pause] if parts else []
             parts.append(self._sound(said, infer))
         wav, took = np.concatenate(parts), time.perf_counter() - started
-        speech = Speech(wav, self.generator.sample_rate, took, seed, tuple(sentences), tuple(left_out))
+        rate = self.generator.sample_rate
+        speech = Speech(wav, rate, took, seed=seed, sentences=tuple(sentences), left_out=tuple(left_out))
         if output:
             output.parent.mkdir(parents=True, exist_ok=True)
             audio.write(output, wav, speech.sample_rate)
@@ -150,10 +127,7 @@ class TTS:
         wav: np.ndarray = spoken.audio[0].float().cpu().numpy()
         if not np.isfinite(wav).all():
             raise SynthesisError(f"{said.text!r:.80}: the model made NaN or infinite sound; take an older checkpoint")
-        rise = np.linspace(0.0, 1.0, min(int(FADE * self.generator.sample_rate), len(wav)), dtype=np.float32)
-        wav[: len(rise)] *= rise
-        wav[len(wav) - len(rise) :] *= rise[::-1]
-        return wav
+        return fade(wav, self.generator.sample_rate)
 
     def _text(self, said: Phones) -> Text:
         ids = to_ids(said, self.generator.symbols)
@@ -213,7 +187,10 @@ class TTS:
 
     def _open_encoder(self, folder: Path | str | None) -> BGEM3:
         if folder is None:
-            raise SynthesisError("the model reads BGE-M3's features; pass bert, the folder of BAAI/bge-m3")
+            raise SynthesisError(
+                "the model reads BGE-M3's features, and no folder bge-m3 lies beside it; pass bert, the folder of "
+                "BAAI/bge-m3"
+            )
         encoder, width = BGEM3(Path(folder), str(self.device)), self.generator.model.config.bert_channels
         if encoder.width != width:
             raise SynthesisError(
@@ -247,28 +224,30 @@ def _language(sentence: str, main: str) -> str | None:
     return found if found in LANGUAGES else None
 
 
-def _wrong_settings(speed: float, sdp_ratio: float, noise_scale: float, noise_scale_w: float) -> list[str]:
+def _wrong_settings(
+    speed: float, sdp_ratio: float, noise_scale: float, noise_scale_w: float, seed: int | None
+) -> list[str]:
     problems = []
-    if not 0 < speed < math.inf:
-        problems.append(f"speed is {speed}, expected above 0")
-    if not 0 <= sdp_ratio <= 1:
-        problems.append(f"sdp_ratio is {sdp_ratio}, expected 0 to 1")
-    for name, value in (("noise_scale", noise_scale), ("noise_scale_w", noise_scale_w)):
-        if not 0 <= value < math.inf:
-            problems.append(f"{name} is {value}, expected at least 0")
+    ranges = {
+        "speed": (speed, "above 0", lambda value: 0 < value < math.inf),
+        "sdp_ratio": (sdp_ratio, "0 to 1", lambda value: 0 <= value <= 1),
+        "noise_scale": (noise_scale, "at least 0", lambda value: 0 <= value < math.inf),
+        "noise_scale_w": (noise_scale_w, "at least 0", lambda value: 0 <= value < math.inf),
+    }
+    for name, (value, expected, fits) in ranges.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
+            problems.append(f"{name} is {value!r}, expected {expected}")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
+        problems.append(f"seed is {seed!r}, expected a whole number of at least 0, or None to draw one")
     return problems
 
 
 def _wrong_output(path: Path | None) -> list[str]:
-    if path is None or (path.suffix.lower() == ".wav" and not path.is_dir()):
+    if path is None:
         return []
-    return [f"output_path is {path}, expected the name of a .wav file"]
-
-
-def _device(name: torch.device | str) -> torch.device:
-    if name == "auto":
-        return choose_device("auto")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # a name that torch does not know, a device that is not there
-        raise SynthesisError(f"device is {name!r} ({reason(error)}); use auto, cpu, cuda or cuda:<number>") from error
+    if path.suffix.lower() != ".wav" or path.is_dir():
+        return [f"output_path is {path}, expected the name of a .wav file"]
+    above = next((folder for folder in path.absolute().parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        return [f"output_path is {path}, but {above} is a file; expected a folder there"]
+    return []

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tts_kernel.audio.wav import Hz
-from tts_kernel.models.melotts.config import ConfigError
+from tts_kernel.models.config_types import ConfigError
 from tts_kernel.models.melotts.config_values import PublicConfig, read_config
 from tts_kernel.models.melotts.layers import fold_weight_norm
 from tts_kernel.models.melotts.synthesizer import Synthesizer
 from tts_kernel.models.melotts.weights import BY_NUMBER, SECOND_FEATURES, SPEAKERS, load_weights
 from tts_kernel.models.melotts.weights import SYMBOLS as SYMBOL_TABLE
-from tts_kernel.models.weights import CheckpointError, plain_names, read_checkpoint, state_of
+from tts_kernel.models.weights import CheckpointError, LoadReport, plain_names, read_checkpoint, state_of
 from tts_kernel.text.symbols import MELOTTS, SYMBOLS, Symbols
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class Generator:
     speakers: dict[str, int]  # numbers by name; empty where config.json lists none
     sample_rate: Hz
     reads_features: bool  # False after a training with other text encoders than BGE-M3
+    report: LoadReport  # what became of every tensor of the checkpoint
 
     @property
     def numbers(self) -> set[int]:
@@ -65,7 +66,7 @@ def open_generator(model_path: Path, config_path: Path) -> Generator:
     if not reads:
         log.warning("%s was trained with other text encoders than BGE-M3, and speaks without their features", path)
     model = fold_weight_norm(model).eval().requires_grad_(False)
-    return Generator(model, symbols, public.speakers, public.sampling_rate, reads)
+    return Generator(model, symbols, public.speakers, public.sampling_rate, reads, report)
 
 
 def find_generator(path: Path) -> Path:

@@ -21,7 +21,8 @@ import yaml
 from tts_kernel.audio.wav import Hz
 from tts_kernel.data.pipeline import Encoder
 from tts_kernel.data.pipeline.lengths import RATE
-from tts_kernel.models.cosyvoice2.config import ConfigError, FlowConfig, HiftConfig, LLMConfig
+from tts_kernel.models.config_types import ConfigError
+from tts_kernel.models.cosyvoice2.config import FlowConfig, HiftConfig, LLMConfig
 from tts_kernel.models.cosyvoice2.config_values import config_from_mapping, to_mapping
 from tts_kernel.models.cosyvoice2.flow import TokenToMel
 from tts_kernel.models.cosyvoice2.hift import HiftGenerator

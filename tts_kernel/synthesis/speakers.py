@@ -11,14 +11,16 @@ import numpy as np
 import torch
 
 from tts_kernel.audio.wav import Hz
-from tts_kernel.models.cosyvoice2.config import ConfigError
+from tts_kernel.models.config_types import ConfigError
 from tts_kernel.models.cosyvoice2.flow import TokenToMel
+from tts_kernel.models.cosyvoice2.generation import Sampling
 from tts_kernel.models.cosyvoice2.hift import HiftGenerator
 from tts_kernel.models.cosyvoice2.llm import SpeechLanguageModel
 from tts_kernel.synthesis.cosyvoice2 import Synthesizer
 from tts_kernel.synthesis.embeddings import read_embeddings
 from tts_kernel.synthesis.model_folder import Sizes, attempt, check_weights, read_sizes, tokenizer_path
 from tts_kernel.synthesis.speaker_config import PATHS, SpeakerConfig, SpeakerError, read_speaker_config
+from tts_kernel.synthesis.speech import open_device
 from tts_kernel.synthesis.voice import Voice
 
 KEPT = 2  # speakers whose models stay in memory: some 2.5 GB each at the published size
@@ -33,24 +35,34 @@ class Speakers:
         base: Path,
         sample_rate: Hz,
         voices: dict[str, Voice],
-        device: torch.device | str,
+        device: torch.device,
         kept: int,
+        sampling: Sampling | None,
     ) -> None:
         """`voices` has the active speakers; the models are opened from the folder `base`, `kept` of them at a time."""
         self.config, self.base, self.sample_rate, self.voices = config, base, sample_rate, voices
-        self.device, self.kept = device, kept
+        self.device, self.kept, self.sampling = device, kept, sampling
         self._opened: OrderedDict[str, Synthesizer] = OrderedDict()  # the one heard last comes last
         self._opening = threading.Lock()
 
     @classmethod
     def from_config(
-        cls, path: Path, base: Path | None = None, device: torch.device | str = "cpu", kept: int = KEPT
+        cls,
+        path: Path | str,
+        base: Path | str | None = None,
+        device: torch.device | str = "cpu",
+        kept: int = KEPT,
+        sampling: Sampling | None = None,
     ) -> Speakers:
         """The active speakers of a speaker_config.json. Tokenizer, sizes and vocoder are those of the folder `base`, or
-        of the file's own (synthesis/model_folder.py). Inactive speakers' files are not looked at.
-        Raises SpeakerError listing all that is wrong: entries, missing files, weights' names and shapes, embeddings."""
-        path = Path(path)
+        of the file's own (synthesis/model_folder.py). Inactive speakers' files are not looked at. Device "auto" is the
+        GPU where there is one.
+        Raises SpeakerError listing all that is wrong: entries, missing files, weights' names and shapes, embeddings;
+        SynthesisError for a device that is not there."""
+        path, chosen = Path(path), open_device(device)
         config, problems = read_speaker_config(path)
+        if kept < 1:
+            problems.append(f"kept is {kept} speakers in memory, expected at least 1")
         folder = path.parent if base is None else Path(base)
         voices: dict[str, Voice] = {}
         try:
@@ -66,7 +78,7 @@ class Speakers:
         if problems:
             problems = list(dict.fromkeys(problems))  # two speakers may share a file
             raise SpeakerError("\n  ".join([f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:", *problems]))
-        return cls(config, folder, sizes.sample_rate, voices, device, kept)
+        return cls(config, folder, sizes.sample_rate, voices, chosen, kept, sampling)
 
     @property
     def names(self) -> list[str]:
@@ -105,7 +117,9 @@ class Speakers:
                 while len(self._opened) >= self.kept:
                     self._opened.popitem(last=False)
                 llm, flow, _ = (self.config.file(name, field) for field in PATHS)
-                self._opened[name] = Synthesizer.open(self.base, llm=llm, flow=flow, device=self.device)
+                self._opened[name] = Synthesizer.open(
+                    self.base, llm=llm, flow=flow, device=self.device, sampling=self.sampling
+                )
             self._opened.move_to_end(name)
             return self._opened[name]
 

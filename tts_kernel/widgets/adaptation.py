@@ -13,7 +13,8 @@ from tts_kernel.runs import Run
 from tts_kernel.widgets.figures import BLUE, GREEN, GREY, ORANGE, make_figure, save_figure, say_instead
 from tts_kernel.widgets.lines import draw, label_steps
 
-TITLES = {"llm": "LLM: cross-entropy, nats per speech token", "flow": "flow: squared error of the velocity"}
+TITLES = {"llm": "LLM: loss", "flow": "flow: loss"}
+UNITS = {"llm": "cross-entropy, nats per speech token", "flow": "squared error of the velocity"}
 
 
 def learned(run: Run) -> Path:
@@ -21,6 +22,7 @@ def learned(run: Run) -> Path:
     figure, axes = make_figure(11, 4, 1, 2)
     for axis, (name, title) in zip(axes[0], TITLES.items(), strict=True):
         axis.set_title(title, fontsize=10)
+        axis.set_ylabel(UNITS[name])
         _losses(axis, read_history(run.folder / name) if (run.folder / name).is_dir() else None)
     return save_figure(figure, run, "losses")
 
@@ -37,6 +39,7 @@ def _losses(axis: Axes, history: History | None) -> None:
         step, value = int(values.steps[best]), float(values.values[best])
         axis.plot([step], [value], "*", color=GREEN, markersize=14, label=f"lowest CV, {value:.4g} at step {step:,}")
     label_steps(axis)
+    axis.set_xlabel("optimiser step")
     axis.legend(fontsize=8, frameon=False)
 
 
@@ -53,9 +56,21 @@ def similarity(run: Run) -> Path:
         for place, (when, found) in enumerate(measured.items()):
             colour = GREY if when == "before" else BLUE
             axis.bar(place, found["score"], 0.5, color=colour, yerr=found["spread"], capsize=4)
-            axis.text(place, 0.02, f"{found['score']:.2f}", ha="center", color="white", fontsize=9)
+            top = max(found["score"], 0.0) + found["spread"]
+            axis.annotate(
+                f"{found['score']:.2f}",
+                (place, top),
+                (0, 5),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+                zorder=4,  # before the line of real clips
+            )
         axis.set_xticks(range(len(measured)), list(measured))
-        axis.set(ylabel="cosine of embeddings", xlim=(-0.6, len(measured) - 0.4))
+        axis.set(ylabel="cosine of speaker embeddings", xlim=(-0.6, len(measured) - 0.4))
+        clips = " and ".join(str(count) for count in sorted({found["clips"] for found in measured.values()}))
+        axis.set_xlabel(f"mean and standard deviation of {clips} clips")
         axis.axhline(0, color="black", linewidth=0.8)
         real = next(iter(measured.values()))["real"]
         if real is not None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.models.cosyvoice2.tiny_models import FLOW, HIFT, LLM
-from tts_kernel.models.cosyvoice2.config import ConfigError, FlowConfig, HiftConfig, LLMConfig
+from tts_kernel.models.config_types import ConfigError
+from tts_kernel.models.cosyvoice2.config import FlowConfig, HiftConfig, LLMConfig
 from tts_kernel.models.cosyvoice2.config_values import config_from_mapping, to_mapping
 
 CASES = Path(__file__).parents[2] / "fixtures" / "parity" / "cosyvoice2"

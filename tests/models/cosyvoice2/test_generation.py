@@ -17,12 +17,21 @@ from tts_kernel.models.cosyvoice2.generation import (
     repetition_aware,
     speech_tokens,
 )
+from tts_kernel.models.cosyvoice2.llm import SpeechLanguageModel
 
 TEXT, PROMPT_TEXT, PROMPT_SPEECH = torch.tensor([3, 9, 27]), torch.tensor([5, 6]), torch.tensor([1, 2, 3, 4])
 
 
 def seeded(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def wishing_for(stop: int) -> SpeechLanguageModel:
+    """A model that hardly wants to say anything but one of its stop tokens."""
+    model = llm()
+    with torch.no_grad():
+        model.llm_decoder.bias[CODES + stop] = 1e3
+    return model
 
 
 @pytest.mark.parametrize("prompt", [(), (PROMPT_TEXT, PROMPT_SPEECH)])
@@ -62,20 +71,25 @@ def test_tokens_come_one_by_one_and_are_the_same_as_all_at_once() -> None:
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
-def test_any_stop_token_ends_and_is_not_returned(stop: int) -> None:
-    model = llm()
-    with torch.no_grad():
-        model.llm_decoder.bias[CODES + stop] = 1e3
-    made = generate(model, TEXT, sampling=replace(GREEDY, min_token_text_ratio=0.0))
+def test_any_stop_token_ends_as_in_the_reference_and_is_not_returned(stop: int) -> None:
+    made = generate(wishing_for(stop), TEXT, sampling=replace(GREEDY, min_token_text_ratio=0.0, ends="any"))
     assert made.stopped
     assert len(made.tokens) == 0
     assert len(made.step_logits) == 1
 
 
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_wish_for_more_text_does_not_end_a_text_that_is_all_there(stop: int) -> None:
+    model = wishing_for(stop)
+    made = generate(model, TEXT, sampling=Sampling(max_token_text_ratio=8.0), generator=seeded())
+    assert int(made.tokens.max()) < CODES
+    assert len(made.tokens) >= 2 * len(TEXT)
+    as_before = generate(model, TEXT, sampling=Sampling(ends="any"), generator=seeded())
+    assert (as_before.stopped, len(as_before.tokens)) == (True, 0)
+
+
 def test_the_end_is_not_said_before_the_shortest_length_nor_after_the_longest() -> None:
-    model = llm()
-    with torch.no_grad():
-        model.llm_decoder.bias[CODES] = 1e3
+    model = wishing_for(0)
     short = generate(model, TEXT, sampling=Sampling(min_token_text_ratio=2.5), generator=seeded())
     assert short.stopped
     assert len(short.tokens) == int(2.5 * len(TEXT))
@@ -127,6 +141,7 @@ def test_a_repetition_is_a_share_of_the_window() -> None:
         ({"top_k": 0}, "top_k 0"),
         ({"repetitions": 0.0}, "repetitions is 0.0"),
         ({"min_token_text_ratio": 30.0}, "expected 0 <= min <= max"),
+        ({"ends": "fill"}, "ends is 'fill', expected 'end' or 'any'"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
@@ -139,3 +154,11 @@ def test_no_text_and_too_much_of_it_are_refused() -> None:
         generate(llm(), TEXT[:0])
     with pytest.raises(ValueError, match="the model has 256; split the text"):
         generate(llm(), torch.ones(20, dtype=torch.long))
+
+
+def test_a_damaged_model_is_named_not_drawn_from() -> None:
+    model = llm()
+    with torch.no_grad():
+        model.llm_decoder.weight[3] = torch.nan
+    with pytest.raises(ValueError, match=r"says NaN or infinity; .* LoRA merged twice"):
+        generate(model, TEXT)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.data.pipeline.written import row, write_shards
 from tests.models.cosyvoice2.tiny_models import FLOW, LLM
+from tts_kernel.models.cosyvoice2.weights import load_weights
 from tts_kernel.recipes.cosyvoice2 import Prepared, Settings, prepare, train
 from tts_kernel.recipes.cosyvoice2.model import Sizes, fresh, write_sizes
+from tts_kernel.recipes.cosyvoice2.objective import TokenObjective
 from tts_kernel.runs import Run
 from tts_kernel.text.tokenizer import train_tokenizer
 from tts_kernel.training.outcome import Outcome
 
+BOTH = ("llm", "flow")
+_CLOCK = ("steps_per_second", "tokens_per_second", "memory_gb", "eta_seconds")
 CODES = 200  # of written.row
 SIZES = Sizes(
     replace(LLM, speech_token_size=CODES),
@@ -80,3 +86,28 @@ def make_base(folder: Path, seed: int = 11) -> Path:
     torch.save(fresh("llm", SIZES).state_dict(), folder / "llm.pt")
     torch.save(fresh("flow", SIZES).state_dict(), folder / "flow.pt")
     return folder
+
+
+def load(bench: Bench, model: Any) -> Any:
+    """The base's."""
+    net = fresh(model, SIZES)
+    load_weights(net, bench.base / f"{model}.pt")
+    return net
+
+
+def logged(bench: Bench, model: str, name: str = "run") -> dict[str, dict[int, float]]:
+    """metric -> step -> value, of what another run of the same settings would log too."""
+    part = bench.run(name).part(model)
+    metrics = {key for record in part.records() for key in record} - {"step", "time"}
+    return {key: dict(zip(*part.series(key), strict=True)) for key in metrics if not key.endswith(_CLOCK)}
+
+
+def judge(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Let the CV losses of the LLM be these, and the last one from then on."""
+    left = chain(losses, repeat(losses[-1]))
+    own = TokenObjective.summary
+
+    def summary(self: TokenObjective, split: Any, means: Any) -> dict[str, float]:
+        return own(self, split, means if split == "train" else {**means, "loss": next(left)})
+
+    monkeypatch.setattr(TokenObjective, "summary", summary)

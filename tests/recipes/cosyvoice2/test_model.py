@@ -7,7 +7,8 @@ import torch
 
 from tests.recipes.cosyvoice2.bench import SIZES, Bench
 from tts_kernel.lora import Adapted
-from tts_kernel.models.cosyvoice2.config import ConfigError, FlowConfig, LLMConfig
+from tts_kernel.models.config_types import ConfigError
+from tts_kernel.models.cosyvoice2.config import FlowConfig, LLMConfig
 from tts_kernel.recipes.cosyvoice2.model import HEADS, TARGETS, Sizes, build_model, fresh, read_sizes, write_sizes
 
 

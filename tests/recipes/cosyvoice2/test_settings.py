@@ -29,6 +29,11 @@ def test_both_is_the_language_model_first() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
+        (
+            {"rank": 0, "alpha": 0, "lora_dropout": 1.0, "model": "lmm", "max_frames_in_batch": 0},
+            ["rank: found 0", "alpha: found 0", "lora_dropout: found 1.0", "model: found 'lmm'", "max_frames_in_batch"],
+        ),
+        ({"shuffle_size": 1}, ["shuffle_size: found 1, expected 0 for none or 2 at least"]),
         ({"data": "x"}, ["cv_data, tokenizer, base_model: not given"]),
         ({"cv_data": "x"}, ["data: found empty with cv_data"]),
         ({"method": "full", "dora": True}, ["method: found 'full' with settings of an adapter"]),

@@ -5,12 +5,9 @@ Source of names and values: CosyVoice 2 (arXiv 2412.10117), parity cases layout_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
-
-class ConfigError(ValueError):
-    """A model configuration with unknown keys, wrong types, or sizes that contradict each other."""
+from tts_kernel.models.config_types import below_one, no_shares, refuse
 
 
 @dataclass(frozen=True)
@@ -28,12 +25,12 @@ class BackboneConfig:
     rms_norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        problems = _below_one(self)
+        problems = below_one(self)
         if not problems and self.hidden_size % self.num_attention_heads:
             problems.append(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
         if not problems and self.num_attention_heads % self.num_key_value_heads:
             problems.append(f"{self.num_attention_heads} heads are no multiple of {self.num_key_value_heads} kv heads")
-        _refuse(problems)
+        refuse(problems)
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,10 @@ class LLMConfig:
     qwen2: BackboneConfig = field(default_factory=BackboneConfig)
 
     def __post_init__(self) -> None:
-        problems = _below_one(self)
+        problems = below_one(self)
         if len(self.mix_ratio) != 2 or min(self.mix_ratio, default=0) < 1:
             problems.append(f"mix_ratio is {list(self.mix_ratio)}, expected two numbers of at least 1")
-        _refuse(problems)
+        refuse(problems)
 
 
 @dataclass(frozen=True)
@@ -66,10 +63,10 @@ class EncoderConfig:
     static_chunk_size: int = 25  # tokens a streaming block sees at once: one second
 
     def __post_init__(self) -> None:
-        problems = _below_one(self) + _no_shares(self, "rate")
+        problems = below_one(self) + no_shares(self, "rate")
         if not problems and (self.output_size % self.attention_heads or self.output_size % 2):
             problems.append(f"output_size {self.output_size} is no even multiple of {self.attention_heads} heads")
-        _refuse(problems)
+        refuse(problems)
 
 
 @dataclass(frozen=True)
@@ -86,12 +83,12 @@ class EstimatorConfig:
     num_decoding_left_chunks: int = -1  # earlier chunks it sees; -1 for all
 
     def __post_init__(self) -> None:
-        problems = _below_one(self, but=("num_decoding_left_chunks", "num_mid_blocks")) + _no_shares(self, "dropout")
+        problems = below_one(self, but=("num_decoding_left_chunks", "num_mid_blocks")) + no_shares(self, "dropout")
         if len(self.channels) != 1 or self.channels[0] < 1:
             problems.append(f"channels is {list(self.channels)}, expected one width: a causal estimator has one level")
         if self.num_decoding_left_chunks < -1 or self.num_mid_blocks < 0:
             problems.append("num_decoding_left_chunks is below -1 or num_mid_blocks below 0")
-        _refuse(problems)
+        refuse(problems)
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class CFMConfig:
     inference_cfg_rate: float = 0.7  # how far to go beyond the conditional velocity
 
     def __post_init__(self) -> None:
-        _refuse(_no_shares(self, "training_cfg_rate"))
+        refuse(no_shares(self, "training_cfg_rate"))
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ class FlowConfig:
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
 
     def __post_init__(self) -> None:
-        _refuse(_below_one(self))
+        refuse(below_one(self))
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ class F0Config:
     cond_channels: int = 512
 
     def __post_init__(self) -> None:
-        _refuse(_below_one(self))
+        refuse(below_one(self))
 
 
 @dataclass(frozen=True)
@@ -158,7 +155,7 @@ class HiftConfig:
     f0_predictor: F0Config = field(default_factory=F0Config)
 
     def __post_init__(self) -> None:
-        problems = _below_one(self)
+        problems = below_one(self)
         stages = len(self.upsample_rates)
         for name, length in (
             ("upsample_kernel_sizes", stages),
@@ -170,7 +167,7 @@ class HiftConfig:
                 problems.append(f"{name} has {len(getattr(self, name))} entries, expected {length}")
         if self.base_channels % 2**stages:
             problems.append(f"base_channels {self.base_channels} cannot be halved {stages} times")
-        _refuse(problems)
+        refuse(problems)
 
     @property
     def samples_per_frame(self) -> int:
@@ -178,32 +175,3 @@ class HiftConfig:
         for rate in self.upsample_rates:
             samples *= rate
         return samples
-
-
-def _below_one(config: Any, but: tuple[str, ...] = ()) -> list[str]:
-    """Integers of `config`, in its lists too, that are below 1."""
-
-    def numbers(value: Any) -> list[int]:
-        if isinstance(value, tuple):
-            return [number for item in value for number in numbers(item)]
-        return [value] if isinstance(value, int) else []
-
-    return [
-        f"{item.name} is {getattr(config, item.name)}, expected at least 1"
-        for item in fields(config)
-        if item.name not in but and min(numbers(getattr(config, item.name)), default=1) < 1
-    ]
-
-
-def _no_shares(config: Any, ending: str) -> list[str]:
-    """Settings whose name ends so and that are no share in [0, 1)."""
-    return [
-        f"{item.name} is {getattr(config, item.name)}, expected at least 0 and below 1"
-        for item in fields(config)
-        if item.name.endswith(ending) and not 0 <= getattr(config, item.name) < 1
-    ]
-
-
-def _refuse(problems: list[str]) -> None:
-    if problems:
-        raise ConfigError("; ".join(problems))

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar
 
-from tts_kernel.models.config_types import typed
+from tts_kernel.models.config_types import ConfigError, typed
 from tts_kernel.models.cosyvoice2.config import (
     BackboneConfig,
     CFMConfig,
-    ConfigError,
     EncoderConfig,
     EstimatorConfig,
     F0Config,

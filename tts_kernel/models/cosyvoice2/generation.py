@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ class Sampling:
     repetitions: float = 0.1  # share of the window from which on a token counts as repeated
     min_token_text_ratio: float = 2.0  # speech tokens per text token before the end may be said
     max_token_text_ratio: float = 20.0  # and after which it is cut
+    # What ends an utterance: the end alone, or "any" stop token, as in the reference, where those beside the end may be
+    # said at any length. But the text is all there: to wish for more of it is a slip.
+    ends: Literal["end", "any"] = "end"
 
     def __post_init__(self) -> None:
         problems = []
@@ -40,6 +44,8 @@ class Sampling:
                 f"min_token_text_ratio {self.min_token_text_ratio} and max_token_text_ratio "
                 f"{self.max_token_text_ratio}: expected 0 <= min <= max and 1 <= max"
             )
+        if self.ends not in ("end", "any"):
+            problems.append(f"ends is {self.ends!r}, expected 'end' or 'any'")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -121,7 +127,8 @@ def speech_tokens(
     """Text tokens (n,), with the transcript and the speech tokens of a prompt whose voice is to go on -> each speech
     token and the logits (speech_token_size + 3,) it was drawn from, as they come; a stop token comes last, unless the
     limit, which counts `text` alone, was met. The same `generator` state gives the same tokens.
-    Raises ValueError for empty text and for a sequence beyond the backbone's positions."""
+    Raises ValueError for empty text, for a sequence beyond the backbone's positions, and for logits that are not
+    finite."""
     sampling = sampling or Sampling()
     if not len(text):
         raise ValueError("no text tokens; the text is empty after normalisation")
@@ -137,13 +144,18 @@ def speech_tokens(
             "split the text or shorten the prompt"
         )
     cache = DynamicCache(config=model.llm.model.config)
+    end = model.config.speech_token_size
     history: list[int] = []
     for step in range(at_most):
         output = model.llm.model.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
         logits = model.llm_decoder(output.last_hidden_state[0, -1]).float()
+        if not logits.isfinite().all():
+            raise ValueError("the language model says NaN or infinity; were its weights damaged, or LoRA merged twice?")
         scores = logits.log_softmax(-1)
+        if sampling.ends == "end":
+            scores[end + 1 :] = -torch.inf
         if step < at_least:
-            scores[model.config.speech_token_size] = -torch.inf  # the end, and only it, as the reference does
+            scores[end] = -torch.inf
         token = repetition_aware(scores, history, sampling, generator)
         yield token, logits
         if token in model.stop_tokens:

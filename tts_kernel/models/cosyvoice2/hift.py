@@ -108,19 +108,6 @@ class HiftGenerator(nn.Module):
         source, _ = self.m_source(f0, self.m_source.noise_like(f0, generator))
         return self.decode(mel, source), f0
 
-    @torch.inference_mode()
-    def infer(
-        self, mel: Tensor, generator: torch.Generator | None = None, source_start: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """mel (batch, n_mels, frames) -> waveform (batch, samples) and source (batch, 1, samples). In streaming
-        `source_start` (batch, 1, n) is the source of the frames that were already turned into sound: the same again, so
-        that phases go on."""
-        f0 = self.f0_predictor(mel)
-        source, _ = self.m_source(f0, self.m_source.noise_like(f0, generator))
-        if source_start is not None:
-            source[:, :, : source_start.shape[2]] = source_start
-        return self.decode(mel, source), source
-
     def decode(self, mel: Tensor, source: Tensor) -> Tensor:
         """mel (batch, n_mels, frames), source (batch, 1, samples) -> waveform (batch, samples) within `audio_limit`."""
         magnitude, phase = self.spectrum(mel, source)

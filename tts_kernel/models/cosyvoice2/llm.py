@@ -70,7 +70,8 @@ class SpeechLanguageModel(nn.Module):
 
     @property
     def stop_tokens(self) -> range:
-        """Ids that end an utterance when the model says them."""
+        """The end of an utterance, a token that means nothing, and the wish for more text, which has its place in
+        interleaved training alone. Never speech."""
         return range(self.config.speech_token_size, self.config.speech_token_size + EXTRA_TOKENS)
 
     @property

@@ -6,12 +6,9 @@ Source of names and values: parity cases layout_full, synthesizer_small and disc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-
-class ConfigError(ValueError):
-    """A model configuration with unknown keys, wrong types, or sizes that contradict each other."""
+from tts_kernel.models.config_types import below_one, no_shares, refuse
 
 
 @dataclass(frozen=True)
@@ -44,17 +41,15 @@ class SynthesizerConfig:
     noise_scale_delta: float = 2e-6  # by which it falls with each step
 
     def __post_init__(self) -> None:
-        problems = _below_one(self, but=("ja_bert_channels",))
+        problems = below_one(self, but=("ja_bert_channels",)) + no_shares(self, "dropout")
         problems += [
             f"{name} is {getattr(self, name)}, expected at least 0"
             for name in ("ja_bert_channels", "mas_noise_scale_initial", "noise_scale_delta")
             if getattr(self, name) < 0
         ]
-        if not 0 <= self.p_dropout < 1:
-            problems.append(f"p_dropout is {self.p_dropout}, expected at least 0 and below 1")
         if not problems:
             problems = self._contradictions()
-        _refuse(problems)
+        refuse(problems)
 
     def _contradictions(self) -> list[str]:
         problems = []
@@ -103,34 +98,12 @@ class DurationDiscriminatorConfig:
     gin_channels: int = 256
 
     def __post_init__(self) -> None:
-        problems = _below_one(self)
-        if not 0 <= self.p_dropout < 1:
-            problems.append(f"p_dropout is {self.p_dropout}, expected at least 0 and below 1")
+        problems = below_one(self) + no_shares(self, "dropout")
         if self.kernel_size % 2 == 0:
             problems.append(f"kernel_size is {self.kernel_size}, expected an odd number")
-        _refuse(problems)
+        refuse(problems)
 
     @classmethod
     def beside(cls, config: SynthesizerConfig) -> DurationDiscriminatorConfig:
         """The one that goes with a generator."""
         return cls(config.hidden_channels, config.hidden_channels, gin_channels=config.gin_channels)
-
-
-def _below_one(config: Any, but: tuple[str, ...] = ()) -> list[str]:
-    """Integers of `config`, in its lists too, that are below 1."""
-
-    def numbers(value: Any) -> list[int]:
-        if isinstance(value, tuple):
-            return [number for item in value for number in numbers(item)]
-        return [value] if isinstance(value, int) else []
-
-    return [
-        f"{item.name} is {getattr(config, item.name)}, expected at least 1"
-        for item in fields(config)
-        if item.name not in but and min(numbers(getattr(config, item.name)), default=1) < 1
-    ]
-
-
-def _refuse(problems: list[str]) -> None:
-    if problems:
-        raise ConfigError("; ".join(problems))

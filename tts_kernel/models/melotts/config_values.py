@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tts_kernel.models.config_types import typed
-from tts_kernel.models.melotts.config import ConfigError, DurationDiscriminatorConfig, SynthesizerConfig
+from tts_kernel.models.config_types import ConfigError, typed
+from tts_kernel.models.melotts.config import DurationDiscriminatorConfig, SynthesizerConfig
 
 Config = TypeVar("Config", SynthesizerConfig, DurationDiscriminatorConfig)
 

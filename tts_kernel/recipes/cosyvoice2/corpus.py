@@ -35,6 +35,9 @@ class Corpus:
     def __str__(self) -> str:
         lines = [str(self.train.first.accounts)]
         lines += [f"know: {line}" for line in remarks(self.train.first)]
+        held = self.held.first
+        lines += [f"cv_data: {name} drops {drop}" for name, drop in held.accounts.drops()]
+        lines += [f"cv_data: {line}" for line in remarks(held)]
         batches, waste = len(self.train.first), self.train.first.padding_waste()
         lines.append(
             f"{len(self.train.rows):,} utterances to train on in {batches:,} batches per epoch, {waste:.1%} of them "

@@ -7,6 +7,7 @@ published ones; without its file a model begins with fresh weights, which only t
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import torch
 import yaml
 from torch import nn
 
-from tts_kernel.lora import Adapted, Lora
-from tts_kernel.models.cosyvoice2.config import ConfigError, FlowConfig, LLMConfig
+from tts_kernel.lora import Adapted, Lora, LoraError
+from tts_kernel.models.config_types import ConfigError
+from tts_kernel.models.cosyvoice2.config import FlowConfig, LLMConfig
 from tts_kernel.models.cosyvoice2.config_values import config_from_mapping, to_mapping
 from tts_kernel.models.cosyvoice2.flow import TokenToMel
 from tts_kernel.models.cosyvoice2.llm import SpeechLanguageModel
 from tts_kernel.models.cosyvoice2.weights import load_weights
+from tts_kernel.models.weights import CheckpointError
 from tts_kernel.recipes.cosyvoice2.settings import ModelName, Settings
 from tts_kernel.runs import Run, project_path, write_yaml
 
@@ -86,6 +89,25 @@ def lora_of(settings: Settings, name: ModelName) -> Lora:
 def fresh(name: ModelName, sizes: Sizes) -> SpeechLanguageModel | TokenToMel:
     """A model of these sizes with random weights."""
     return SpeechLanguageModel(sizes.llm) if name == "llm" else TokenToMel(sizes.flow)
+
+
+def check_models(settings: Settings, sizes: Sizes) -> None:
+    """Raise CheckpointError with every base file and adapter that is missing or does not fit, of all models that are to
+    be trained; nothing is loaded but what an adapter's base is known by."""
+    problems = []
+    for name in settings.models:
+        path = project_path(settings.base_model) / f"{name}.pt"
+        try:
+            if settings.adapter:
+                build_model(settings, name, sizes)
+            elif path.is_file() or settings.method == "lora":
+                with torch.device("meta"), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # that weights without values take none
+                    load_weights(fresh(name, sizes), path)
+        except (CheckpointError, LoraError) as error:
+            problems.append(str(error))
+    if problems:
+        raise CheckpointError("\n  ".join(["the models cannot be trained from what is there:", *problems]))
 
 
 def build_model(settings: Settings, name: ModelName, sizes: Sizes) -> nn.Module:

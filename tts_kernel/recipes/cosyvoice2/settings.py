@@ -123,6 +123,8 @@ class Settings:
         given = [name for name, value in own.items() if value and not self.data]
         if given:
             problems.append(f"data: found empty with {', '.join(given)}; name the data.list that they belong to")
+        if self.shuffle_size == 1:
+            problems.append("shuffle_size: found 1, expected 0 for none or 2 at least")
         if bool(self.speech_tokenizer) != bool(self.campplus):
             problems.append("speech_tokenizer and campplus: give both to measure similarity, or neither")
         if self.optimizer == "prodigy" and self.learning_rate < 0.1:

@@ -7,6 +7,7 @@ is trained, and at the end adapter/, epoch_N_whole.pt (merged, under upstream's 
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,11 +24,11 @@ from tts_kernel.optim.optimizers import parameter_groups
 from tts_kernel.optim.schedules import learning_rate, warmup_lr
 from tts_kernel.recipes.cosyvoice2 import demo
 from tts_kernel.recipes.cosyvoice2.corpus import Corpus, fingerprint, layout, open_corpus
-from tts_kernel.recipes.cosyvoice2.memory import Needed, estimate, largest_batch
-from tts_kernel.recipes.cosyvoice2.model import Sizes, build_model, lora_of, read_sizes
+from tts_kernel.recipes.cosyvoice2.memory import Needed, estimate, largest_batches
+from tts_kernel.recipes.cosyvoice2.model import Sizes, build_model, check_models, lora_of, read_sizes
 from tts_kernel.recipes.cosyvoice2.objective import TokenObjective, VelocityObjective
 from tts_kernel.recipes.cosyvoice2.settings import ModelName, Settings
-from tts_kernel.runs import Run, project_path
+from tts_kernel.runs import Run, RunError, project_path
 from tts_kernel.training.checkpoints import save as save_checkpoint
 from tts_kernel.training.launch.hold import held
 from tts_kernel.training.outcome import LoopSettings, Outcome, Status
@@ -74,13 +75,14 @@ class Prepared:
 
 
 def prepare(settings: Settings, run: Run) -> Prepared:
-    """Open and check everything the run reads but the checkpoints' tensors. Raises PipelineError, ConfigError, and
-    ValueError for a device or precision that is not there."""
+    """Open and check everything the run reads, of both models before the first is trained. Raises PipelineError,
+    ConfigError, CheckpointError, and ValueError for a device or precision that is not there."""
     check_processes(settings.processes, settings.device)
     autocast(choose_device(settings.device), settings.precision)
     asked, settings = settings, filled_in(settings)
     sizes = read_sizes(project_path(settings.base_model))
     corpus = open_corpus(settings)
+    check_models(settings, sizes)
     return Prepared(asked, settings, corpus, sizes, memory_of(settings, corpus, sizes))
 
 
@@ -89,7 +91,9 @@ def memory_of(settings: Settings, corpus: Corpus, sizes: Sizes) -> dict[ModelNam
     needed = {}
     for name in settings.models:
         lora = lora_of(settings, name) if settings.method == "lora" else None
-        needed[name] = estimate(name, sizes, lora, *largest_batch(corpus.train, name))
+        batches = largest_batches(corpus.train, name)
+        each = [estimate(name, sizes, lora, *batch, optimizer=settings.optimizer) for batch in batches]
+        needed[name] = max(each, key=lambda found: found.total)
     return needed
 
 
@@ -106,7 +110,8 @@ def filled_in(settings: Settings) -> Settings:
 def train(prepared: Prepared, run: Run, processes: Processes | None = None) -> Outcome:
     """Train what the settings name, or go on where `run` stands, together with the other processes of this run if there
     are any. The outcome's losses are by model: `llm/val/loss`. Raises RunError for a run in use, CheckpointError and
-    LoraError for a base or adapter that does not fit, TrainingError for a resume that contradicts its checkpoint."""
+    LoraError for a base or adapter that has changed since, TrainingError for a resume that contradicts its checkpoint.
+    """
     settings = prepared.settings
     processes = processes or Processes.from_environment(settings.device)
     outcomes: dict[ModelName, Outcome] = {}
@@ -125,7 +130,7 @@ def _train_one(prepared: Prepared, name: ModelName, run: Run, processes: Process
         for record in (run, part):  # only now: a resume that was refused leaves the run's own as they are
             record.save_settings(prepared.asked)
     outcome = trainer.fit()
-    if processes.main and _concluded_at(part) != outcome.step:
+    if processes.main and not _concluded(prepared.settings, part, outcome):
         _conclude(prepared.settings, name, trainer.model, part, outcome)
     processes.wait()
     return outcome
@@ -184,9 +189,13 @@ def _loop_settings(settings: Settings, name: ModelName) -> LoopSettings:
     return LoopSettings(loader=loader, epochs=settings.epochs(name), **values)
 
 
-def _concluded_at(part: Run) -> int:
-    """The step that result.json tells of, -1 without one."""
-    return part.result()["step"] if (part.folder / "result.json").exists() else -1
+def _concluded(settings: Settings, part: Run, outcome: Outcome) -> bool:
+    """Whether result.json and what it names are of this step and as they are asked for now."""
+    if not (part.folder / "result.json").exists():
+        return False
+    result = part.result()
+    there = not result["whole"] or (part.folder / result["whole"]).is_file()
+    return there and (result["step"], result.get("export")) == (outcome.step, settings.export)
 
 
 def _conclude(settings: Settings, name: ModelName, model: nn.Module, part: Run, outcome: Outcome) -> None:
@@ -197,12 +206,22 @@ def _conclude(settings: Settings, name: ModelName, model: nn.Module, part: Run, 
         status=outcome.status,
         step=outcome.step,
         horizon=outcome.horizon,
+        export=settings.export,
         whole=whole.name if whole else "",
         adapter="adapter" if whole and settings.method == "lora" else "",
         validation_before=outcome.val_before,
         validation=outcome.val_after,
-        best=part.best("val/loss"),
+        best=best_trained(part),
     )
+
+
+def best_trained(part: Run) -> float:
+    """The lowest CV loss of what was trained; what it began with does not count. Raises RunError where none is
+    finite."""
+    values = [value for step, value in zip(*part.series("val/loss"), strict=True) if step and math.isfinite(value)]
+    if not values:
+        raise RunError(f"{part.folder}: no CV loss after the start is finite; look at its metrics.jsonl")
+    return min(values)
 
 
 def _export(settings: Settings, name: ModelName, model: nn.Module, part: Run) -> Path:
@@ -241,11 +260,19 @@ def explain(outcome: Outcome, prepared: Prepared, run: Run) -> str:
     lines = [f"{outcome.status}: {outcome.step:,} of {outcome.horizon:,} steps"]
     for name in prepared.settings.models:
         part = run.part(name)
+        result = part.result()
         before, after = outcome.val_before[f"{name}/val/loss"], outcome.val_after[f"{name}/val/loss"]
-        best, whole = part.best("val/loss"), part.result()["whole"]
+        best, whole = result["best"], result["whole"]
         lines.append(f"{name}: CV loss {before:.4g} before, {best:.4g} at best, {after:.4g} at the end")
+        if not best < before:
+            lines.append(f"WARNING: {name}: the CV loss never fell, so the base is better than what was trained")
+        if result["status"] == "stopped early":
+            lines.append(
+                f"{name}: done at step {result['step']:,} of {result['horizon']:,}: the CV loss had not fallen for "
+                f"{prepared.settings.patience} validations"
+            )
         if whole:
             lines.append(f"{name}: {part.folder / whole}")
-    if outcome.status == "step limit reached":
+    if any(run.part(name).result()["status"] == "step limit reached" for name in prepared.settings.models):
         lines.append(f"run_name {run.name} with a higher max_steps goes on")
     return "\n".join(lines)
