@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.audited import add_audio, change_rows
+from tests.notebooks.pages import declared, papermill
 from tts_kernel.data.audit import AuditSettings
 from tts_kernel.runs import PROJECT_ROOT
 
@@ -18,25 +16,8 @@ NOTEBOOK = PROJECT_ROOT / "notebooks" / "00_data_audit.ipynb"
 
 
 def test_every_setting_is_a_parameter_of_the_notebook_with_its_default() -> None:
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    (source,) = (cell["source"] for cell in cells if "parameters" in cell["metadata"].get("tags", []))
-    declared: dict[str, object] = {}
-    exec("".join(source), declared)
-    names = [line.split(":")[0] for line in source if line.strip()]
-    assert sorted(names) == sorted(AuditSettings.__dataclass_fields__)
-    assert AuditSettings(**{name: declared[name] for name in names}) == AuditSettings()
-
-
-def papermill(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), "out.ipynb", "--no-progress-bar", *words]
-    return subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "TTS_KERNEL_RUNS": str(tmp_path / "runs"), "TTS_KERNEL_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    assert sorted(declared(NOTEBOOK)) == sorted(AuditSettings.__dataclass_fields__)
+    assert AuditSettings(**declared(NOTEBOOK)) == AuditSettings()  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -44,7 +25,7 @@ def test_an_error_fails_the_notebook_after_all_is_written(tiny_corpus: Path, tmp
     add_audio(tiny_corpus)
     change_rows(tiny_corpus, lambda rows: rows[0].update(prompt_id=rows[0]["target_id"]))
     given = ("-p", "data", str(tiny_corpus), "-p", "run_name", "look", "-p", "min_duration", "0.01")
-    done = papermill(tmp_path, *given)
+    done = papermill(NOTEBOOK, tmp_path, *given)
     assert done.returncode == 1
     assert "prompt_is_target" in done.stderr
     assert "Pair the target with another clip" in done.stderr
@@ -54,7 +35,7 @@ def test_an_error_fails_the_notebook_after_all_is_written(tiny_corpus: Path, tmp
     assert {"audit.json", "cases.parquet", "clips.parquet", "settings.json"} <= {path.name for path in run.iterdir()}
     assert len(list((run / "figures").glob("audit_*.png"))) == 4
 
-    done = papermill(tmp_path, *given, "-p", "fail_on", "never")  # the same name again
+    done = papermill(NOTEBOOK, tmp_path, *given, "-p", "fail_on", "never")  # the same name again
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "result.json").read_text(encoding="utf-8"))["status"] == "passed"
     assert json.loads((run / "settings.json").read_text(encoding="utf-8"))["fail_on"] == "never"
@@ -62,7 +43,8 @@ def test_an_error_fails_the_notebook_after_all_is_written(tiny_corpus: Path, tmp
 
 @pytest.mark.slow
 def test_wrong_parameters_stop_the_notebook_before_it_makes_anything(tmp_path: Path) -> None:
-    done = papermill(tmp_path, "-p", "sampel", "24", "-p", "min_level", "loud", "-p", "fail_on", "sometimes")
+    wrong = ("-p", "sampel", "24", "-p", "min_level", "loud", "-p", "fail_on", "sometimes")
+    done = papermill(NOTEBOOK, tmp_path, *wrong)
     assert done.returncode == 1
     for expected in ("3 parameters", "did you mean sample?", "min_level: found 'loud'", "fail_on: found 'sometimes'"):
         assert expected in done.stderr

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
-import papermill
 import pytest
 
 from tests.conftest import CorpusMaker
+from tests.notebooks.pages import declared, papermill
 from tests.recovery.damage import contents, damage
 from tests.recovery.guide_case import make_case
 from tests.tiny_voice import LATENTS, Bench
@@ -21,27 +19,21 @@ from tts_kernel.runs import PROJECT_ROOT
 NOTEBOOK = PROJECT_ROOT / "notebooks" / "03_recovery_decision.ipynb"
 
 
-def execute(runs: Path, **parameters: object) -> subprocess.CompletedProcess[str]:
+def execute(folder: Path, **parameters: object) -> subprocess.CompletedProcess[str]:
     words = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
-    return subprocess.run(
-        [sys.executable, "-m", "papermill", str(NOTEBOOK), "out.ipynb", "--no-progress-bar", *words],
-        cwd=runs.parent,
-        env={**os.environ, "TTS_KERNEL_RUNS": str(runs)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return papermill(NOTEBOOK, folder, *words, seconds=300.0)
 
 
-def test_every_setting_is_a_parameter_of_the_notebook() -> None:
-    assert sorted(papermill.inspect_notebook(NOTEBOOK)) == sorted(Settings.__dataclass_fields__)
+def test_every_setting_is_a_parameter_of_the_notebook_with_its_default() -> None:
+    assert sorted(declared(NOTEBOOK)) == sorted(Settings.__dataclass_fields__)
+    assert Settings(**declared(NOTEBOOK)) == Settings()  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 def test_a_report_of_the_guides_case_leaves_figures_and_journal_and_touches_nothing(tmp_path: Path) -> None:
     case = make_case(tmp_path / "case")
     before = contents(case)
-    done = execute(tmp_path / "runs", damaged_run=case, run_name="report", decision="report")
+    done = execute(tmp_path, damaged_run=case, run_name="report", decision="report")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "report"
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
@@ -58,7 +50,7 @@ def test_phase_1_judged_and_the_restart_behind_it(tmp_path: Path, make_tiny_corp
     bench = Bench(tmp_path, make_tiny_corpus(latents=LATENTS))
     damage(bench, epochs=21)
     given = {"damaged_run": "voice", "run_name": "go", "decision": "phased", "go_on_above": 1.0, "device": "cpu"}
-    done = execute(tmp_path / "runs", **given, phase_1_steps=20)
+    done = execute(tmp_path, **given, phase_1_steps=20)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "go"
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
@@ -69,6 +61,6 @@ def test_phase_1_judged_and_the_restart_behind_it(tmp_path: Path, make_tiny_corp
 
 @pytest.mark.slow
 def test_a_misspelt_parameter_stops_before_anything_is_read(tmp_path: Path) -> None:
-    done = execute(tmp_path / "runs", damaged_run="x", decison="restart")
+    done = execute(tmp_path, damaged_run="x", decison="restart")
     assert done.returncode != 0
     assert "decison: not a parameter; did you mean decision?" in done.stderr

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,10 @@ from tts_kernel.recovery import backup, phases
 from tts_kernel.recovery.backup import BackupError
 from tts_kernel.recovery.choice import ChoiceError
 from tts_kernel.recovery.decide import Decision, decide
+from tts_kernel.recovery.history import History, Series
 from tts_kernel.recovery.journal import Journal, JournalError
+from tts_kernel.recovery.phases import judge
+from tts_kernel.recovery.plan import Plan
 from tts_kernel.recovery.settings import Settings
 from tts_kernel.runs import Run, RunError
 from tts_kernel.settings import SettingsError
@@ -307,3 +311,34 @@ def test_the_journal_of_a_killed_process_can_be_read(runs: Path) -> None:
     decision = decided(runs, decision="report")
     (decision.run.folder / f".decision.json.{os.getpid() + 1}").write_text("{", encoding="utf-8")
     assert decided(runs, decision="report").journal.content["known"]["shape"] == "diverged"
+
+
+# The judgement of phase 1
+
+
+def judged(values: np.ndarray, **asked: Any) -> phases.Verdict:
+    steps = 10 * np.arange(1, len(values) + 1)
+    history = History(Path("run"), {"train/loss": Series(steps, values, np.full(len(values), np.nan))})
+    plan = Plan("phased", "Phased", "train/loss", 1.8, 0.9, None, None, (), (), ())
+    return judge(history, plan, Settings(**asked))
+
+
+def noisy(level: np.ndarray) -> np.ndarray:
+    return level + 0.02 * np.random.default_rng(1).standard_normal(len(level))
+
+
+def test_either_rule_can_count_and_the_verdict_names_it() -> None:
+    stays = noisy(np.full(60, 1.8))
+    stays[-1], stays[-50] = 1.7, 1.9  # its last point lies below the first of its fifty
+    robust, guide = judged(stays), judged(stays, judged_by="guide")
+    assert robust.score == guide.score
+    assert (robust.go_on, guide.go_on) == (False, True)
+    assert "by the guide one it goes on (from 50%)" in guide.says
+    assert "by the robust one it ends here" in robust.says
+    assert not judged(stays, judged_by="guide", go_on_above=1.0).go_on
+
+
+def test_a_score_by_too_few_points_says_so() -> None:
+    falls = noisy(np.linspace(1.8, 1.2, 60))
+    assert "by fewer points than the 50" in judged(falls[:20]).says
+    assert "by fewer points" not in judged(falls).says

@@ -47,6 +47,18 @@ def change_sums(
     monkeypatch.setattr(PairObjective, "forward", forward)
 
 
+def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int], term: str = "mel", by: float = float("nan")) -> None:
+    """Multiply one loss of these updates, counted from 0."""
+    now = [0]
+    at_step(monkeypatch, lambda step: now.__setitem__(0, step))
+
+    def change(objective: PairObjective, batch: Batch, sums: dict[str, Any]) -> None:
+        if now[0] in steps:
+            sums[term] = sums[term] * by
+
+    change_sums(monkeypatch, change)
+
+
 def record_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of all pairs trained on from now."""
     seen: list[str] = []

@@ -7,11 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from tts_kernel.models.weights import read_checkpoint
-from tts_kernel.training.gan_trainer import save_networks, steps
+from tts_kernel.training.gan_trainer import adversarial_updater, network_files, save_networks, steps
+from tts_kernel.training.outcome import LoopSettings
+from tts_kernel.training.processes import Processes
+from tts_kernel.training.speed import ScaledPrecision
 
 
 def state(networks: Mapping[str, nn.Module], step: int) -> Any:
@@ -45,3 +49,22 @@ def test_other_files_of_the_folder_are_left_alone(tmp_path: Path) -> None:
         save_networks(tmp_path, networks, state(networks, step), keep=1)
     assert {"G_best.pth", "MG_1.pth", "G_1.pth.bak", "G_2.pth"} <= {path.name for path in tmp_path.iterdir()}
     assert not (tmp_path / "G_1.pth").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2])
+def test_the_newest_network_stays_however_few_are_asked_for(tmp_path: Path, keep: int) -> None:
+    networks = {"G": nn.Linear(2, 2)}
+    after_save = network_files(tmp_path, networks, keep)
+    for step in (1, 2, 3):
+        after_save(state(networks, step))
+    assert [path.name for path in steps(tmp_path, "G")] == [f"G_{step}.pth" for step in (2, 3)[-max(keep, 1) :]]
+
+
+@pytest.mark.parametrize(("precision", "scaled"), [("float16", True), ("bfloat16", False), ("float32", False)])
+def test_only_float16_lifts_its_losses(precision: ScaledPrecision, scaled: bool) -> None:
+    objective: Any = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(objective.parameters())
+    settings = LoopSettings(grad_clip=0.25, precision=precision)
+    updater = adversarial_updater(objective, optimizer, Processes(torch.device("cpu")), settings)
+    assert (updater.scale is not None) == scaled
+    assert updater.grad_clip == 0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from tests.tiny_voice import CONFIG, Bench, differing
 from tests.training.loop import LONG, assert_same_run, at_step, before_update, record_ids
+from tts_kernel.recipes.indextts2 import train
 from tts_kernel.training.outcome import RunInterrupted, TrainingError
 from tts_kernel.training.update import Updater
 
@@ -80,6 +82,26 @@ def test_a_killed_run_goes_on_at_its_last_save_and_ends_bit_equal(
     assert bench.saved()["step"] == 4
     bench.train(**LONG)
     assert_same_run(bench, finished)
+
+
+def test_a_stop_file_that_a_killed_session_left_does_not_stop_the_next(
+    bench: Bench, finished: Bench, heard: pytest.LogCaptureFixture
+) -> None:
+    left = bench.run().stop_file
+    left.touch()
+    os.utime(left, (1e9, 1e9))
+    assert bench.train(**LONG).status == "finished"
+    assert_same_run(bench, finished)
+    assert "before this session began: removed" in heard.text
+
+
+def test_a_stop_that_is_asked_for_while_the_session_starts_is_obeyed(bench: Bench) -> None:
+    prepared = bench.prepare(**LONG)
+    bench.run().stop_file.touch()
+    with pytest.raises(RunInterrupted, match=r"stopped at step 1 of 9 \(stop file"):
+        train(prepared, bench.run())
+    assert bench.saved()["step"] == 1
+    assert not bench.run().stop_file.exists()
 
 
 def test_a_finished_run_started_again_trains_no_more(finished: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

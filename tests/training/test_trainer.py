@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.tiny_voice import Bench
-from tests.training.loop import LONG, at_step, change_sums, record_ids
+from tests.training.loop import LONG, at_step, record_ids
 from tts_kernel.data.batch import FeatureError
 from tts_kernel.data.manifest import read_manifest
 from tts_kernel.data.ordering import order_mel_first
@@ -50,15 +50,6 @@ def test_a_loader_that_dies_of_the_stop_signal_is_a_stop(bench: Bench, monkeypat
     with pytest.raises(RunInterrupted, match="stopped at step 1"):
         bench.train()
     assert bench.saved()["step"] == 1
-
-
-def test_out_of_memory_names_the_settings_that_fix_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*arguments: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    change_sums(monkeypatch, exhausted)
-    with pytest.raises(TrainingError, match="batch_size 2 and grad_accumulation 4, which is the same update"):
-        bench.train(batch_size=4, grad_accumulation=2)
 
 
 def test_the_time_left_counts_to_the_last_row_that_has_a_mel(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,8 +99,6 @@ def _no_restart(asked: Settings, settings: Any, folder: Path) -> str:
         return f"base checkpoint {base}: no such file; set base_checkpoint to the one that the run began from"
     if base and project_path(base).resolve().is_relative_to(folder.resolve()):
         return f"base checkpoint {base} lies in the run that would be moved away; copy it to another folder"
-    if settings is not None and not base and settings.data and not settings.model_config:
-        return "no base checkpoint is named; set base_checkpoint to the file that the run began from"
     return ""
 
 

@@ -24,7 +24,7 @@ from tts_kernel.recovery.course import read_course
 from tts_kernel.recovery.diagnosis import is_alive
 from tts_kernel.recovery.history import History, Series, read_history
 from tts_kernel.recovery.journal import By, Journal
-from tts_kernel.recovery.judgement import GuideScore, RobustEstimate, disagreement, guide_score, robust_estimate
+from tts_kernel.recovery.judgement import POINTS, GuideScore, RobustEstimate, disagreement, guide_score, robust_estimate
 from tts_kernel.recovery.plan import Plan, Step
 from tts_kernel.recovery.settings import Settings
 from tts_kernel.runs import Run, RunError, open_run, runs_folder
@@ -116,9 +116,10 @@ def judge(history: History, plan: Plan, asked: Settings) -> Verdict:
     estimate = robust_estimate(series, validation=held, start=begun, target=plan.target)
     chance = estimate.probability if asked.judged_by == "robust" else score.points / 100
     go_on = chance >= asked.go_on_above
+    few = "" if score.enough else f", by fewer points than the {POINTS} that it is made for"
     says = (
         f"phase 1: estimate {estimate.probability:.0%} ({estimate.low:.0%} to {estimate.high:.0%}; {estimate.text}), "
-        f"the guide's score {score.points} ({score.advice}); by the {asked.judged_by} one it "
+        f"the guide's score {score.points} ({score.advice}{few}); by the {asked.judged_by} one it "
         f"{'goes on' if go_on else 'ends here'} (from {asked.go_on_above:.0%})"
     )
     if why := disagreement(score, estimate, asked.go_on_above):

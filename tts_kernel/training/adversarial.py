@@ -100,7 +100,6 @@ class AdversarialUpdater:
     ) -> None:
         self.objective, self.optimizer, self.processes = objective, optimizer, processes
         self.grad_clip, self.autocast, self.scale = grad_clip, autocast, scale
-        self.trainable = [p for group in optimizer.param_groups for p in group["params"]]
 
     def totals(self, batches: Iterable[AnyBatch], requests: Sequence[bool] = ()) -> tuple[dict[str, int], list[bool]]:
         """As `update.targets`."""

@@ -1,8 +1,7 @@
-"""The training loop for a generator and the critics that judge it, and the files that others know such a run by.
+"""What a run of a generator and its critics hands to `trainer.Trainer` beyond what every run does.
 
-The loop is `trainer.Trainer`: its resume, guards, validation and checkpoints are those of every run. What differs is
-how a step is taken (`adversarial.AdversarialUpdater`), and that beside the run's checkpoints each network lies in a
-file of its own:
+Its resume, guards, validation and checkpoints are those of every run. What differs is how a step is taken (`updater`),
+and that beside the run's checkpoints each network lies in a file of its own (`after_save`), as others know such a run:
 
     G_<step>.pth  D_<step>.pth  DUR_<step>.pth   weights, one network each, the newest few of each kind
     optimizer_<step>.pth                         the optimizer's state of all of them
@@ -14,14 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
-from tts_kernel.data.planned import Plan
-from tts_kernel.runs import Run
 from tts_kernel.training.adversarial import AdversarialObjective, AdversarialUpdater, LossScale
 from tts_kernel.training.checkpoints import save
 from tts_kernel.training.checkpoints.file import link
@@ -29,31 +24,15 @@ from tts_kernel.training.outcome import LoopSettings
 from tts_kernel.training.processes import Processes
 from tts_kernel.training.speed import autocast
 from tts_kernel.training.state import RunState
-from tts_kernel.training.trainer import Trainer
 
 GENERATOR, OPTIMIZER = "G", "optimizer"
 
 
-def gan_trainer(
-    *,
-    run: Run,
-    objective: AdversarialObjective,
-    networks: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    rate: Callable[[int], float],
-    data: Dataset[Any],
-    plan: Plan,
-    validation: tuple[Dataset[Any], Plan],
-    settings: LoopSettings,
-    processes: Processes,
-    identity: Mapping[str, Any],
-    digest: Callable[[int], int],
-    recorded: Mapping[str, Any],
-    after_validation: Callable[[int], None] | None = None,
-) -> Trainer:
-    """The trainer of one run; `networks` are saved under their names, the generator's is G. `optimizer` has the
-    parameters of all of them. The rest is as `Trainer` takes it."""
-    updater = AdversarialUpdater(
+def adversarial_updater(
+    objective: AdversarialObjective, optimizer: torch.optim.Optimizer, processes: Processes, settings: LoopSettings
+) -> AdversarialUpdater:
+    """By the run's settings; in float16 with a loss scale. `optimizer` has the parameters of all networks."""
+    return AdversarialUpdater(
         objective,
         optimizer,
         processes,
@@ -61,24 +40,12 @@ def gan_trainer(
         autocast=autocast(processes.device, settings.precision),
         scale=LossScale() if settings.precision == "float16" else None,
     )
-    keep = max(settings.keep_checkpoints, 1)
-    return Trainer(
-        run=run,
-        objective=objective,
-        optimizer=optimizer,
-        rate=rate,
-        data=data,
-        plan=plan,
-        validation=validation,
-        settings=settings,
-        processes=processes,
-        identity=identity,
-        digest=digest,
-        recorded=recorded,
-        updater=updater,
-        after_validation=after_validation,
-        after_save=lambda state: save_networks(run.checkpoints, networks, state, keep),
-    )
+
+
+def network_files(folder: Path, networks: Mapping[str, nn.Module], keep: int) -> Callable[[RunState], None]:
+    """What saves `networks` in `folder` whenever the run is saved, under their names: the generator's is G. At least
+    the newest file of each stays."""
+    return lambda state: save_networks(folder, networks, state, max(keep, 1))
 
 
 def save_networks(folder: Path, networks: Mapping[str, nn.Module], state: RunState, keep: int) -> None:

@@ -15,6 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
 from tts_kernel.training import aim_process
+from tts_kernel.training.shown import summaries
 
 
 class MetricLog:
@@ -35,12 +36,15 @@ class MetricLog:
 
     def write(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Log `metrics`, numbers or tensors of one, at optimiser step `step`. A value that is not finite is logged as
-        null, JSON has no NaN."""
+        null, JSON has no NaN. With those of a validation TensorBoard gets the pictures and sounds that it left."""
         values = {name: float(value) for name, value in metrics.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._line({"step": step, "time": round(time.time(), 3), **finite})
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        if any(name.startswith("val/") for name in values):
+            for summary in summaries(self.folder, step):
+                self._board._get_file_writer().add_summary(summary, step)
         if self._aim is not None and not self._aim.healthy():
             self._aim = None
 

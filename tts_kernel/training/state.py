@@ -53,6 +53,13 @@ class Standing:
     usual_loss: dict[str, Any] = field(default_factory=dict)  # of the spike watch
     updater: dict[str, Any] = field(default_factory=dict)  # of what takes the steps, beyond the optimizer's state
 
+    def note_validation(self, loss: float) -> None:
+        """One more val/loss, of weights that were trained."""
+        if loss < self.best_loss:  # never of one that is not a number
+            self.best_loss, self.since_best = loss, 0
+        else:
+            self.since_best += 1
+
     def to_mapping(self) -> dict[str, Any]:
         return asdict(self)
 

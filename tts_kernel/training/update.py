@@ -74,10 +74,6 @@ class TakesSteps(Protocol):
 
     parts: int  # forward passes that a micro-batch is taken in
 
-    @property
-    def trainable(self) -> Sequence[nn.Parameter]:
-        """That the optimizer has."""
-
     def totals(self, batches: Iterable[Any], requests: Sequence[bool] = ()) -> tuple[dict[str, int], list[bool]]:
         """Targets by name of all processes' batches, and whether any process makes each of the requests."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tts_kernel.recovery.choice import Choice, Weighed, expected_pairs
 from tts_kernel.recovery.course import read_course
@@ -113,8 +114,8 @@ def draw_phase_1(history: History, diagnosis: Diagnosis, verdict: Verdict) -> Fi
         f"estimate {estimate.probability:.0%} ({estimate.low:.0%} to {estimate.high:.0%}), slope "
         f"{estimate.slope:+.3g} per 1,000 steps\nguide's score {score.points}: {score.advice}"
     )
-    text = text if estimate.measured else estimate.text
-    axis.text(0.99, 0.97, text, ha="right", va="top", transform=axis.transAxes, fontsize=9)
+    text = text if estimate.measured else textwrap.fill(estimate.text, 60)
+    axis.text(1.0, 1.02, text, ha="right", va="bottom", transform=axis.transAxes, fontsize=9)  # clear of the curve
     axis.set_ylabel("loss")
     label_steps(axis)
     axis.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
@@ -153,6 +154,7 @@ def _hours(axis: Axes, choice: Choice) -> None:
     if choice.break_even is not None:
         axis.axvline(choice.break_even, color=GREY, linestyle=":", label=f"break-even, {choice.break_even:.0%}")
     axis.set(xlabel="chance that phase 1 succeeds", ylim=(0, None))
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_ylabel("hours" if known else "time, restart = 1")
     axis.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
@@ -170,7 +172,8 @@ def _chances(axis: Axes, rows: list[Weighed]) -> None:
     used = [source for source in SOURCES if any(row.option.success.source == source for row in rows)]
     for source in used:
         axis.plot([], [], "o-", color=SOURCES[source], label=source)
-    axis.set(xlim=(-0.03, 1.03))
+    axis.set(xlim=(-0.03, 1.06), xticks=[0, 0.25, 0.5, 0.75, 1])
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     axis.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     _name_rows(axis, rows)
 
@@ -188,6 +191,8 @@ def _losses(axis: Axes, rows: list[Weighed], choice: Choice) -> None:
     if choice.target is not None:
         axis.axvline(choice.target, color=GREEN, linestyle="--", linewidth=1.2, label=f"target, {choice.target:.4g}")
         axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    axis.margins(x=0.12)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
     _name_rows(axis, rows, named=False)
 
 

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tts_kernel.data.features import folder_lock
 from tts_kernel.runs import Run, RunError
 from tts_kernel.training.launch.hold import PROCESS, held, in_use
+from tts_kernel.training.signals import SUPERVISED
 
 HOLD = """
 import multiprocessing, sys, time
@@ -140,3 +142,53 @@ def test_somebody_who_only_looks_does_not_get_in_the_way(run: Run) -> None:
     finally:
         over.set()
         thread.join()
+
+
+# A stop file that is there already
+
+
+def asked_at(run: Run, seconds: float) -> Path:
+    """A stop file of so many seconds since this process was started."""
+    run.stop_file.touch()
+    when = psutil.Process().create_time() + seconds
+    os.utime(run.stop_file, (when, when))
+    return run.stop_file
+
+
+def test_a_stop_that_was_asked_for_before_this_session_is_removed_and_told(
+    run: Run, heard: pytest.LogCaptureFixture
+) -> None:
+    old = asked_at(run, -60.0)
+    with held(run):
+        assert not old.exists()
+    assert f"{old} was asked for at 20" in heard.text
+
+
+@pytest.mark.parametrize("seconds", [-0.5, 0.0, 1.0])
+def test_a_stop_that_was_asked_for_since_this_process_began_stays(run: Run, seconds: float) -> None:
+    with held(run):
+        assert not run.stop_file.exists()
+    asked = asked_at(run, seconds)
+    with held(run):
+        assert asked.exists()
+
+
+def test_a_session_begins_with_the_supervisor_of_its_processes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, supervisor = psutil.Process().create_time(), os.getppid()
+    begun = {os.getpid(): own, supervisor: own - 90.0}
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: begun[self.pid])
+    monkeypatch.setenv(SUPERVISED, str(supervisor))
+    asked = asked_at(run, -60.0)
+    with held(run):
+        assert asked.exists(), "asked for while the supervisor was starting this process"
+    asked_at(run, -120.0)
+    with held(run):
+        assert not asked.exists()
+
+
+def test_a_refused_session_leaves_the_stop_to_the_one_it_is_for(run: Run) -> None:
+    with held(run):
+        asked = asked_at(run, -60.0)
+        with pytest.raises(RunError, match="in use"), held(run):
+            pass
+        assert asked.exists()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from tts_kernel.recipes.indextts2.settings import Settings
@@ -63,11 +65,25 @@ def damage_demo(name: str, damage: Damage, device: DeviceName) -> Run:
         if _step(run) >= phase.max_steps:
             continue
         log.info("demo: training %s to step %d at rate %g", folder, phase.max_steps, phase.learning_rate)
-        train(prepare(phase, run), run)
+        prepared = prepare(phase, run)
+        with _without_a_line_per_step():
+            train(prepared, run)
     for path in run.checkpoints.glob("*.pth"):
         if path.name.startswith(("best", "top")) or _saved_at(path.stem) in range(damage.steps + 1):
             path.unlink()
     return run
+
+
+@contextmanager
+def _without_a_line_per_step() -> Iterator[None]:
+    """They would bury what is said of the damage; metrics.jsonl has their values, and the figure shows them."""
+    lines = logging.getLogger("tts_kernel.training.report")
+    before = lines.level
+    lines.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        lines.setLevel(before)
 
 
 def _step(run: Run) -> int:

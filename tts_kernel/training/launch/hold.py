@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
@@ -21,10 +22,14 @@ import psutil
 
 from tts_kernel.data.features.folder_lock import locked
 from tts_kernel.runs import Run, RunError, write_atomically
+from tts_kernel.training.signals import SUPERVISED
 
 LOCK, PROCESS = ".lock", "process.json"
 
+log = logging.getLogger(__name__)
+
 _TRIES, _PAUSE = 5, 0.2  # seconds; somebody who looks whether the run is in use holds the lock for a moment
+_CLOCKS = 2.0  # seconds by which a process's start and a file's time may differ, each by a clock of its own
 _handles: set[int] = set()  # of locks that this process holds
 
 
@@ -97,14 +102,16 @@ def refusal(run: Run, who: str) -> RunError:
 
 @contextmanager
 def held(run: Run) -> Iterator[None]:
-    """The run folder is this process's until the context or the process ends. Raises RunError naming the process that
-    has it. Where the file system has no locks, only processes of this machine are noticed."""
+    """The run folder is this process's until the context or the process ends; a stop file that is older than this
+    session is removed. Raises RunError naming the process that has it. Where the file system has no locks, only
+    processes of this machine are noticed."""
     path, who = run.folder / PROCESS, ""
     for left in reversed(range(_TRIES)):
         with locked(run.folder / LOCK, fcntl.LOCK_EX) as (handle, got):
             known = Holder.read(path)
             if got and not (known and known.alive() and known.pid != os.getpid()):
                 Holder.this_process().write(path)
+                _drop_old_stop(run.stop_file)
                 try:
                     with _not_in_children(handle):
                         yield
@@ -115,6 +122,28 @@ def held(run: Run) -> Iterator[None]:
         if left:
             time.sleep(_PAUSE)
     raise refusal(run, who)
+
+
+def _drop_old_stop(stop_file: Path) -> None:
+    """One that was asked for before this session began was for another, which was killed before it could obey. Where
+    `launch.start.claimed` has begun the session nothing is left of it; a recipe's `train` can be called without."""
+    try:
+        asked = stop_file.stat().st_mtime
+    except FileNotFoundError:
+        return
+    if asked < _session_began() - _CLOCKS:
+        stop_file.unlink(missing_ok=True)
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(asked))
+        log.warning("%s was asked for at %s, before this session began: removed", stop_file, when)
+
+
+def _session_began() -> float:
+    """Seconds since the epoch: when this process was started, or the supervisor that has started it."""
+    own = psutil.Process()
+    try:
+        return psutil.Process(int(os.environ.get(SUPERVISED, own.pid))).create_time()
+    except psutil.Error:  # the supervisor is gone; its processes save and stop anyway
+        return own.create_time()
 
 
 def _who(known: Holder | None) -> str:
