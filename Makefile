@@ -3,7 +3,7 @@
 # to `python -m benchmarks.data`, whose --help lists the rest.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lab check notebooks bench-data bench-training bench-diagnosis clean distclean
+.PHONY: help env demo test lab check notebooks bench-data bench-training bench-diagnosis bench-melotts clean distclean
 
 PYTHON ?=
 JOBS ?= 2
@@ -60,6 +60,9 @@ bench-training: env ## measure the training engine beside a plain loop (over an 
 
 bench-diagnosis: env ## measure the diagnosis of damaged runs on simulated ones (4 minutes), write docs/benchmarks/recovery.md
 	@$(BIN)/python -m benchmarks.diagnosis $(BENCH_ARGS)
+
+bench-melotts: env ## measure MeloTTS's training beside its usual loop (8 minutes), write docs/benchmarks/melotts.md
+	@$(BIN)/python -m benchmarks.melotts $(BENCH_ARGS)
 
 clean: ## remove caches and build leftovers; keeps .venv and runs
 	@echo "clean: removing caches (.venv and runs stay)"

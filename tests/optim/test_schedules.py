@@ -4,8 +4,9 @@ import itertools
 from typing import Any
 
 import pytest
+import torch
 
-from tts_kernel.optim.schedules import learning_rate, reversal_ramp, warmup_lr, wsd, wsd_decay_steps
+from tts_kernel.optim.schedules import by_epoch, learning_rate, reversal_ramp, warmup_lr, wsd, wsd_decay_steps
 
 TOTAL, WARMUP = 200, 20
 
@@ -139,3 +140,16 @@ def test_warmup_lr_rises_linearly_to_the_peak_and_falls_with_the_root_of_the_ste
 
 def test_warmup_lr_without_a_warm_up_falls_from_the_peak() -> None:
     assert [warmup_lr(step, warmup=0) for step in (0, 3, 99)] == pytest.approx([1.0, 0.5, 0.1])
+
+
+def test_a_rate_by_epoch_falls_where_an_epoch_ends_and_as_torchs_does() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([weight], lr=3e-4)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
+    found = [by_epoch(step, updates=4, decay=0.9) for step in range(12)]
+    for epoch in range(3):
+        of_epoch = [3e-4 * factor for factor in found[4 * epoch : 4 * epoch + 4]]
+        assert of_epoch == pytest.approx([schedule.get_last_lr()[0]] * 4, rel=1e-12)
+        optimizer.step()
+        schedule.step()
+    assert rises(found[::-4])

@@ -61,6 +61,14 @@ def warmup_lr(step: int, *, warmup: int) -> float:
     return min(update / warmup, math.sqrt(warmup / update)) if warmup else update**-0.5
 
 
+def by_epoch(step: int, *, updates: int, decay: float) -> float:
+    """Factor on the first rate at optimiser step `step`, counted from 0: `decay` to the power of the epochs done, each
+    of `updates` steps. A resumed run goes on where it stood; without its optimizer's state, as from a public
+    checkpoint, a run begins anew at the first rate.
+    Source: torch's ExponentialLR, stepped once per epoch as MeloTTS does (parity case training_facts)."""
+    return decay ** (step // updates)
+
+
 def reversal_ramp(step: int, *, total: int, peak: float = 1.0, ramp: Ramp = "exponential") -> float:
     """Strength of the gradient reversal at optimiser step `step`: from 0 towards `peak`, which "linear" reaches at
     `total` and "exponential" has all but reached by then.

@@ -13,7 +13,7 @@ from tests.tiny_spoken import make_encoder, make_lists, tone
 from tts_kernel.audio.spectrogram import melotts_mel
 from tts_kernel.data.features import FeatureError
 from tts_kernel.data.sampler import PlannedBatch, Position
-from tts_kernel.data.spoken import SpokenBatch, SpokenDataset, SpokenStore, read_clips
+from tts_kernel.data.spoken import Spectrograms, SpokenBatch, SpokenDataset, SpokenStore, read_clips
 from tts_kernel.text.bge_m3 import BGEM3
 from tts_kernel.text.symbols import SYMBOLS
 
@@ -22,7 +22,7 @@ from tts_kernel.text.symbols import SYMBOLS
 def data(tmp_path: Path) -> SpokenDataset:
     store = SpokenStore(tmp_path / "store", BGEM3(make_encoder(tmp_path / "bge-m3")), SYMBOLS)
     clips = read_clips(make_lists(tmp_path / "data") / "train_list.txt", store, segment_frames=8, progress=False)
-    return SpokenDataset(clips, store, {"S0": 0, "S1": 1}, gigabytes=1.0)
+    return SpokenDataset(clips, store, {"S0": 0, "S1": 1}, Spectrograms(tmp_path / "spectrograms"), gigabytes=1.0)
 
 
 def taken(data: SpokenDataset, *rows: int) -> SpokenBatch:

@@ -67,6 +67,10 @@ def test_every_bad_line_is_named_in_one_error(folder: Path, store: SpokenStore) 
             "wavs/05.wav||S0|EN",
             "wavs/06.wav|Hello.||EN",
             "wavs/missing.wav|Hello.|S0|EN",
+            "wavs/07.wav|Hello.|EN",
+            "wavs/01.wav|one | pipe and no language|S0",
+            "wavs/07.wav|Hello.|S0|EN|one too many",
+            "wavs/07.wav",
         )
     told = str(caught.value)
     for expected in (
@@ -78,6 +82,10 @@ def test_every_bad_line_is_named_in_one_error(folder: Path, store: SpokenStore) 
         "wavs/05.wav",
         "wavs/06.wav: no speaker",
         "wavs/missing.wav does not exist",
+        "wavs/07.wav: 'EN' stands where the speaker does",
+        "'S0'",
+        "train_list.txt:11: 5 fields",
+        "train_list.txt:12: 1 field,",
     ):
         assert expected in told
 

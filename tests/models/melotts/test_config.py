@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.models.melotts.tiny_models import CONFIG
-from tts_kernel.models.melotts.config import ConfigError, DurationDiscriminatorConfig, SynthesizerConfig
+from tts_kernel.models.config_types import ConfigError
+from tts_kernel.models.melotts.config import DurationDiscriminatorConfig, SynthesizerConfig
 from tts_kernel.models.melotts.config_values import (
     config_from_mapping,
     config_from_public,

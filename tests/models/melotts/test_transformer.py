@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.models.melotts.tiny_models import speaker, without_gradient
 from tests.parity import fill
 from tts_kernel.models.melotts.layers import real_positions
-from tts_kernel.models.melotts.transformer import WINDOW, RelativeAttention, RelativeTransformer, gathered, spread
+from tts_kernel.models.melotts.transformer import WINDOW, RelativeAttention, RelativeTransformer, neighbours
 
 
 def transformer() -> RelativeTransformer:
@@ -23,17 +23,14 @@ def frames(rows: int, n: int) -> Tensor:
 
 
 @pytest.mark.parametrize("n", [1, 2, WINDOW, WINDOW + 1, 13])
-def test_distances_become_positions_and_back(n: int) -> None:
-    near = torch.arange(1.0, 2 * n * (2 * WINDOW + 1) + 1).view(2, n, 2 * WINDOW + 1)
-    by_position = spread(near)
-    for query in range(n):
-        for key in range(n):
-            distance = key - query
-            expected = near[:, query, distance + WINDOW] if abs(distance) <= WINDOW else torch.zeros(2)
-            assert torch.equal(by_position[:, query, key], expected)
-    back = gathered(by_position)
-    there = torch.tensor([[0 <= query + distance < n for distance in range(-WINDOW, WINDOW + 1)] for query in range(n)])
-    assert torch.equal(back, near * there)
+def test_neighbours_beyond_an_edge_are_not_there(n: int) -> None:
+    places, real = neighbours(n, torch.device("cpu"))
+    for here in range(n):
+        around = [there for there in range(here - WINDOW, here + WINDOW + 1) if 0 <= there < n]
+        assert places[here][real[here]].tolist() == around
+        assert real[here].nonzero()[:, 0].tolist() == [there - here + WINDOW for there in around]
+    assert places.min() >= 0
+    assert places.max() < n
 
 
 def test_attention_adds_a_vector_for_each_distance_to_keys_and_values() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.tiny_spoken import SIZES
-from tts_kernel.models.melotts.config import ConfigError
+from tts_kernel.models.config_types import ConfigError
 from tts_kernel.models.melotts.config_values import read_config
 from tts_kernel.recipes.melotts import Settings
 from tts_kernel.recipes.melotts.guide_config import merged, read_guide_config, write_public_config

@@ -152,12 +152,19 @@ def test_a_run_says_what_it_will_do_and_what_it_did(finished: Studio) -> None:
     assert "8 clips" in str(prepared)
     assert "6 updates: 3 epochs of 2 batches of 4 clips" in str(prepared)
     outcome = Outcome(
-        "finished", 6, 6, {"val/loss": 4.0, "val/monotonic": 0.1}, {"val/loss": 3.0, "val/monotonic": 0.5}, 1.0
+        "finished", 6, 6, {"val/loss": 4.0, "val/longest_phone": 0.5}, {"val/loss": 3.0, "val/longest_phone": 0.1}, 1.0
     )
     told = explain(outcome, prepared, finished.run())
     assert "finished: 6 of 6 updates" in told
     assert "4.000 before, 3.000 at the end" in told
-    assert "10% before, 50% at the end" in told
+    assert "50% before, 10% at the end" in told
+
+
+def test_the_references_buckets_say_what_they_leave_out(studio: Studio) -> None:
+    prepared = prepare(studio.settings(batching="buckets", batch_size=3), studio.run())
+    assert str(prepared.plan) in str(prepared)
+    outcome = studio.train(batching="buckets", batch_size=3, max_steps=1)
+    assert outcome.step == 1
 
 
 def test_without_the_duration_discriminator_there_is_none(studio: Studio) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from tts_kernel.audio.spectrogram import melotts_mel
-from tts_kernel.data.features import FeatureError
 from tts_kernel.data.planned import each_tensor
 from tts_kernel.data.sampler import PlannedBatch, Position
-from tts_kernel.data.spoken.clips import HOP, Clips
-from tts_kernel.data.spoken.sounds import waveform
+from tts_kernel.data.spoken.clips import Clips
+from tts_kernel.data.spoken.spectrograms import Spectrograms
 from tts_kernel.data.spoken.store import Sentence, SpokenStore
 
 
@@ -81,9 +78,16 @@ class SpokenDataset(Dataset[SpokenBatch]):
     """Clips as whole batches: an index is a `PlannedBatch`. What has been decoded stays in memory while there is room,
     `gigabytes` of it; workers keep their own."""
 
-    def __init__(self, clips: Clips, store: SpokenStore, speakers: Mapping[str, int], gigabytes: float) -> None:
+    def __init__(
+        self,
+        clips: Clips,
+        store: SpokenStore,
+        speakers: Mapping[str, int],
+        spectrograms: Spectrograms,
+        gigabytes: float,
+    ) -> None:
         self.clips, self.store, self.speakers = clips, store, dict(speakers)
-        self.mel = melotts_mel()
+        self.spectrograms = spectrograms
         self.left = gigabytes * 1e9
         self.kept: dict[int, Spoken] = {}
 
@@ -92,35 +96,22 @@ class SpokenDataset(Dataset[SpokenBatch]):
         return replace(collate(rows), position=planned.after, idle=planned.idle)
 
     def spoken(self, row: int) -> Spoken:
-        """One clip. Raises FeatureError for a recording that is not as long as it was when it was measured."""
+        """One clip. Raises FeatureError for a recording that is not what it was when it was measured."""
         if row in self.kept:
             return self.kept[row]
-        clips, samples = self.clips, int(self.clips.frames[row]) * HOP
-        wave = _decoded(clips.paths[row])
-        if len(wave) // HOP != clips.frames[row]:
-            raise FeatureError(
-                f"{clips.paths[row]}: {len(wave):,} samples at 44.1 kHz, {samples:,} or a little more when it was "
-                "measured; start again"
-            )
-        wave = wave[:samples]
+        clips = self.clips
+        wave = clips.wave(row)
         found = Spoken(
             clips.ids[row],
             self.speakers[clips.speakers[row]],
             self.store.sentence(clips.sentences[row]),
             wave,
-            self.mel.magnitudes(torch.from_numpy(wave)[None])[0],
+            self.spectrograms.of(wave, clips.digests[row]),
         )
         if found.nbytes <= self.left:
             self.kept[row] = found
             self.left -= found.nbytes
         return found
-
-
-def _decoded(path: Path) -> np.ndarray:
-    try:
-        return waveform(path)
-    except (OSError, ValueError) as error:
-        raise FeatureError(f"{error}; it could be read when the run began") from error
 
 
 def collate(rows: Sequence[Spoken]) -> SpokenBatch:
@@ -130,7 +121,10 @@ def collate(rows: Sequence[Spoken]) -> SpokenBatch:
         return pad_sequence([torch.from_numpy(np.ascontiguousarray(array)) for array in arrays], batch_first=True)
 
     sentences = [row.sentence for row in rows]
-    spectrograms = pad_sequence([row.spectrogram.T for row in rows], batch_first=True)
+    frames = [row.spectrogram.shape[1] for row in rows]
+    spectrograms = torch.zeros(len(rows), len(rows[0].spectrogram), max(frames))
+    for place, row in zip(spectrograms, rows, strict=True):
+        place[:, : row.spectrogram.shape[1]] = row.spectrogram
     return SpokenBatch(
         ids=[row.name for row in rows],
         phones=padded([said.phones for said in sentences]),
@@ -138,8 +132,8 @@ def collate(rows: Sequence[Spoken]) -> SpokenBatch:
         languages=padded([said.languages for said in sentences]),
         token_lengths=torch.tensor([len(said.phones) for said in sentences]),
         features=padded([said.features.T for said in sentences]).transpose(1, 2).contiguous(),
-        spectrograms=spectrograms.transpose(1, 2).contiguous(),
-        frame_lengths=torch.tensor([row.spectrogram.shape[1] for row in rows]),
+        spectrograms=spectrograms,
+        frame_lengths=torch.tensor(frames),
         waves=padded([row.wave for row in rows])[:, None],
         speakers=torch.tensor([row.speaker for row in rows]),
     )

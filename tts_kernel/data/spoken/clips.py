@@ -17,11 +17,13 @@ import numpy as np
 
 from tts_kernel.data.corpora.melotts import read_melotts
 from tts_kernel.data.corpora.table import CorpusError
-from tts_kernel.data.spoken.sounds import RATE, Sound, measure
+from tts_kernel.data.features import FeatureError
+from tts_kernel.data.spoken.sounds import RATE, Sound, digest_of, measure, waveform
 from tts_kernel.data.spoken.store import SpokenStore
 
 HOP = 512  # samples of a frame
 SILENCE = 1e-3  # peak below which nothing is said: -60 dB
+CODES = ("KR", "EN", "ZH", "JP")
 _SHOWN = 40  # bad lines in an error
 
 
@@ -34,6 +36,7 @@ class Clips:
     paths: list[Path]
     speakers: list[str]
     sentences: list[str]  # names in the store
+    digests: list[str]  # of the waveforms
     tokens: np.ndarray  # (clips,) phones with blanks
     frames: np.ndarray  # (clips,) of 512 samples at 44.1 kHz
     dropped: dict[str, int]  # reason -> clips
@@ -42,6 +45,20 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def wave(self, row: int) -> np.ndarray:
+        """(frames * HOP,) float32 of one clip at 44.1 kHz. Raises FeatureError for a recording that cannot be read any
+        more, or is another one than was measured."""
+        path = self.paths[row]
+        try:
+            wave = waveform(path)
+        except (OSError, ValueError) as error:
+            raise FeatureError(f"{error}; it could be read when the run began") from error
+        if digest_of(wave) != self.digests[row]:
+            raise FeatureError(
+                f"{path}: {len(wave):,} samples at 44.1 kHz that are not those of when the run began; start again"
+            )
+        return wave[: int(self.frames[row]) * HOP]
 
     def __str__(self) -> str:
         hours = float(self.frames.sum()) * HOP / RATE / 3600
@@ -65,6 +82,12 @@ def read_clips(path: Path, store: SpokenStore, *, segment_frames: int, progress:
     names = ("id", "audio", "text", "speaker", "language")
     ids, audio, texts, speakers, languages = (table.column(name).to_pylist() for name in names)
     problems += [f"{name}: no speaker, expected a name" for name, who in zip(audio, speakers, strict=True) if not who]
+    problems += [
+        f"{name}: {who!r} stands where the speaker does; expected audio|text|speaker|language. For a speaker who is "
+        "called so name the language, too"
+        for name, who, code in zip(audio, speakers, languages, strict=True)
+        if not code and who in CODES
+    ]
     sentences = list(zip(texts, languages, strict=True))
     refused = store.fill(sentences, progress=progress)
     problems += [f"{name}: {refused[said]}" for name, said in zip(audio, sentences, strict=True) if said in refused]
@@ -79,6 +102,7 @@ def read_clips(path: Path, store: SpokenStore, *, segment_frames: int, progress:
         imported.utterances.paths(),
         speakers,
         [store.name(*said) for said in sentences],
+        [sound.digest for sound in sounds if isinstance(sound, Sound)],
         store.lengths([store.name(*said) for said in sentences]),
         np.array([_samples(sound) // HOP for sound in sounds], dtype=np.int64),
         {},
@@ -105,9 +129,8 @@ def _usable(clips: Clips, sounds: list[Sound], segment_frames: int) -> Clips:
         raise CorpusError(
             f"{clips.source}: no clip is left of {len(clips):,} ({dropped}); lower segment_size, or bring longer clips"
         )
-    columns: dict[str, Any] = {
-        name: [getattr(clips, name)[number] for number in keep] for name in ("ids", "paths", "speakers", "sentences")
-    }
+    names = ("ids", "paths", "speakers", "sentences", "digests")
+    columns: dict[str, Any] = {name: [getattr(clips, name)[number] for number in keep] for name in names}
     return replace(
         clips,
         **columns,

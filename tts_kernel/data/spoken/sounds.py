@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tts_kernel.audio.wav import AudioError, Hz, Resampler, read
 from tts_kernel.runs import write_atomically
 
 RATE: Hz = 44_100
+FORMAT = 2  # of what is remembered
 _OWN = threading.local()  # a resampler of each thread
 
 
@@ -27,6 +29,7 @@ class Sound:
     rate: Hz  # of the file
     channels: int  # of the file
     peak: float  # largest magnitude, full scale is 1
+    digest: str  # of the waveform at 44.1 kHz, see `digest_of`
 
 
 def waveform(path: Path) -> np.ndarray:
@@ -34,6 +37,11 @@ def waveform(path: Path) -> np.ndarray:
     if not hasattr(_OWN, "resampler"):
         _OWN.resampler = Resampler(RATE)
     return read(path, resampler=_OWN.resampler)[0]
+
+
+def digest_of(wave: np.ndarray) -> str:
+    """Tells any two waveforms (samples,) apart: SHA-256 of their values."""
+    return hashlib.sha256(np.ascontiguousarray(wave).data).hexdigest()
 
 
 def measure(paths: Sequence[Path], known: Path, *, threads: int = 2, progress: bool = True) -> list[Sound | str]:
@@ -71,7 +79,7 @@ def _stamp(path: Path) -> list[int]:
         status = path.stat()
     except OSError:  # reading it says what is wrong
         return []
-    return [status.st_size, status.st_mtime_ns]
+    return [FORMAT, status.st_size, status.st_mtime_ns]
 
 
 def _measured(path: Path) -> Sound | str:
@@ -82,4 +90,4 @@ def _measured(path: Path) -> Sound | str:
         info = soundfile.info(str(path))
     except (FileNotFoundError, AudioError) as error:
         return str(error)
-    return Sound(len(wav), info.samplerate, info.channels, float(np.abs(wav).max(initial=0.0)))
+    return Sound(len(wav), info.samplerate, info.channels, float(np.abs(wav).max(initial=0.0)), digest_of(wav))

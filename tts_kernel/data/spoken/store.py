@@ -27,7 +27,7 @@ from tts_kernel.text.bge_m3 import BGEM3, KIND, EncoderError, cache_features
 from tts_kernel.text.phones import TextError, to_ids, to_phones, word2ph
 from tts_kernel.text.symbols import Symbols, UnknownSymbolError
 
-FORMAT = 1  # of what is stored; raise it when the same sentence would have other phones
+FORMAT = 2  # of what is stored; raise it when the same sentence would have other phones
 PHONES, READ = "phones", "read"
 
 

@@ -1,7 +1,7 @@
 """The transformer with relative positions that reads text and that couples the flow.
 
 Sources: VITS (arXiv 2106.06103, section 2.5.2) and Shaw et al. 2018 (arXiv 1803.02155) for relative positions in keys
-and values, Music Transformer (arXiv 1809.04281) for the skew, VITS2 (arXiv 2307.16430) for the speaker vector inside.
+and values, VITS2 (arXiv 2307.16430) for the speaker vector inside.
 Settled by parity case synthesizer_small.
 """
 
@@ -11,7 +11,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, pad
+from torch.nn.functional import dropout
 
 from tts_kernel.models.melotts.layers import ChannelNorm
 
@@ -68,26 +68,22 @@ class RelativeAttention(nn.Module):
             conv(x).unflatten(1, (self.heads, -1)).transpose(2, 3) for conv in (self.conv_q, self.conv_k, self.conv_v)
         )  # (batch, heads, n, size)
         query = query * query.shape[-1] ** -0.5
-        scores = query @ key.transpose(2, 3) + spread(query @ self.emb_rel_k.transpose(1, 2))
+        places, real = neighbours(x.shape[2], x.device)
+        places = places.expand(*query.shape[:2], -1, -1)
+        near = query @ self.emb_rel_k.transpose(1, 2) * real
+        scores = (query @ key.transpose(2, 3)).scatter_add(3, places, near)
         weights = scores.masked_fill(~mask[:, None], -math.inf).softmax(dim=-1).to(value.dtype)
         weights = dropout(weights, self.drop, self.training)
-        output = weights @ value + gathered(weights) @ self.emb_rel_v
+        output = weights @ value + (weights.gather(3, places) * real) @ self.emb_rel_v
         return self.conv_o(output.transpose(2, 3).flatten(1, 2))
 
 
-def spread(near: Tensor) -> Tensor:
-    """(..., n, 2 * WINDOW + 1) by distance -> (..., n, n) by position, zero beyond the window. Each row is moved right
-    by its number: the rows are made one entry longer than those they are read back as."""
-    n, width = near.shape[-2], near.shape[-1]
-    longer = pad(near, (0, n)).flatten(-2)[..., : n * (n + width - 1)]
-    return longer.unflatten(-1, (n, n + width - 1))[..., WINDOW : WINDOW + n]
-
-
-def gathered(weights: Tensor) -> Tensor:
-    """(..., n, n) by position -> (..., n, 2 * WINDOW + 1) by distance: the way back of `spread`."""
-    n = weights.shape[-1]
-    longer = pad(pad(weights, (WINDOW, WINDOW)).flatten(-2), (0, n))
-    return longer.unflatten(-1, (n, n + 2 * WINDOW + 1))[..., : 2 * WINDOW + 1]
+def neighbours(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of every position the `2 * WINDOW + 1` around it, and which of them are there: (count, 2 * WINDOW + 1) each. In
+    the place of one that is not stands the first or the last position."""
+    steps = torch.arange(-WINDOW, WINDOW + 1, device=device)
+    places = torch.arange(count, device=device)[:, None] + steps
+    return places.clamp(0, count - 1), (places >= 0) & (places < count)
 
 
 class FeedForward(nn.Module):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from tts_kernel.data.buckets import BucketPlan, discards
 from tts_kernel.data.corpora.table import CorpusError
-from tts_kernel.data.sampler import BatchPlan
-from tts_kernel.data.spoken import Clips, SpokenDataset, SpokenStore, read_clips
+from tts_kernel.data.sampler import BatchPlan, padding_waste
+from tts_kernel.data.spoken import Clips, Spectrograms, SpokenDataset, SpokenStore, read_clips
 from tts_kernel.recipes.melotts.guide_config import GuideConfig
 from tts_kernel.recipes.melotts.model import symbols_of
 from tts_kernel.recipes.melotts.settings import Settings
@@ -19,6 +22,9 @@ from tts_kernel.runs import cache_folder, project_path
 from tts_kernel.text.bge_m3 import BGEM3
 from tts_kernel.training.speed import choose_device
 
+log = logging.getLogger(__name__)
+
+Batching = Literal["windows", "buckets"]
 WINDOW = 256  # batches among which a clip finds others of its length
 SPOKEN = (  # language, text; the last one mixes languages
     ("KR", "오늘 날씨가 정말 좋네요."),
@@ -34,19 +40,26 @@ class Corpus:
     """Both splits, ready for batches."""
 
     store: SpokenStore
+    spectrograms: Spectrograms
     train: Clips
     held: Clips
     speakers: dict[str, int]  # rows of the speaker table
 
     def data(self, clips: Clips, gigabytes: float) -> SpokenDataset:
-        return SpokenDataset(clips, self.store, self.speakers, gigabytes)
+        return SpokenDataset(clips, self.store, self.speakers, self.spectrograms, gigabytes)
 
     def __str__(self) -> str:
-        return f"{self.train}\n{self.held}"
+        lines = [str(self.train), str(self.held)]
+        lost = discards(self.train.frames)
+        if lost:
+            named = ", ".join(f"{count:,} of {reason}" for reason, count in lost.items())
+            lines.append(f"MeloTTS's buckets would discard {sum(lost.values()):,} clips to train on: {named}")
+        return "\n".join(lines)
 
 
 def open_corpus(settings: Settings, config: GuideConfig | None) -> Corpus:
-    """Read both lists, and compute what is not in the store yet. Raises CorpusError, EncoderError."""
+    """Read both lists, and compute what is not in the store yet. Raises CorpusError, EncoderError, and FeatureError for
+    a recording that changes meanwhile."""
     device = choose_device(settings.device).type
     encoder = BGEM3(project_path(settings.encoder), device, half=device == "cuda")
     store = SpokenStore(_store_folder(settings), encoder, symbols_of(config))
@@ -62,13 +75,34 @@ def open_corpus(settings: Settings, config: GuideConfig | None) -> Corpus:
     train, held = splits
     store.fill([(text, code) for code, text in SPOKEN[: settings.samples]], progress=False)
     speakers = _numbered(train, held, settings, config.speakers if config else {})
-    return Corpus(store, train, held, speakers)
+    spectrograms = Spectrograms(store.folder / "spectrograms", settings.keep_on_disk)
+    for clips in splits:
+        log.info("%s: %s", clips.source.name, spectrograms.fill(clips))
+    return Corpus(store, spectrograms, train, held, speakers)
 
 
 def plan_of(clips: Clips, batch_size: int, seed: int = 0, *, shuffle: bool = True) -> BatchPlan:
     """Batches of clips of like lengths; every clip is used in every epoch."""
     count = len(clips)
     return BatchPlan(np.arange(count), clips.frames, count, batch_size, WINDOW * batch_size, seed, shuffle)
+
+
+def training_plan(clips: Clips, batch_size: int, seed: int, batching: Batching) -> BatchPlan | BucketPlan:
+    """Our "windows", see `plan_of`, or the reference's "buckets", which discard clips and repeat others, in an order
+    that knows no seed. Raises CorpusError where they would discard all."""
+    if batching == "windows":
+        return plan_of(clips, batch_size, seed)
+    plan = BucketPlan(np.arange(len(clips)), clips.frames, batch_size)
+    try:
+        plan.updates_per_epoch()
+    except ValueError as error:
+        raise CorpusError(f"{clips.source}: {error}") from error
+    return plan
+
+
+def padding_of(plan: BatchPlan | BucketPlan) -> float:
+    """Share of a plan's positions that are padding."""
+    return plan.padding_waste() if isinstance(plan, BucketPlan) else padding_waste(plan)
 
 
 def fingerprint(clips: Clips, count: int | None = None) -> int:

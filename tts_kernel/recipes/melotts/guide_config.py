@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from tts_kernel.models.melotts.config import ConfigError, SynthesizerConfig
+from tts_kernel.models.config_types import ConfigError
+from tts_kernel.models.melotts.config import SynthesizerConfig
 from tts_kernel.models.melotts.config_values import config_from_public, read_commented_json
 from tts_kernel.recipes.melotts.settings import Settings
 from tts_kernel.settings import SettingsError, read_settings

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tts_kernel.models.melotts.config import ConfigError, DurationDiscriminatorConfig, SynthesizerConfig
+from tts_kernel.models.config_types import ConfigError
+from tts_kernel.models.melotts.config import DurationDiscriminatorConfig, SynthesizerConfig
 from tts_kernel.models.melotts.config_values import read_config
 from tts_kernel.models.melotts.discriminators import DurationDiscriminator, MultiPeriodDiscriminator
 from tts_kernel.models.melotts.synthesizer import Synthesizer
@@ -26,13 +27,16 @@ NARROW = 8  # the demo's discriminators have an eighth of the published widths
 # The published architecture, for a minute on two cores.
 DEMO = SynthesizerConfig(
     inter_channels=16,
-    hidden_channels=48,
-    filter_channels=96,
+    hidden_channels=32,
+    filter_channels=64,
     n_layers=3,
+    p_dropout=0.0,
     gin_channels=32,
     resblock_kernel_sizes=(3, 5),
     resblock_dilation_sizes=((1, 3), (1, 3)),
-    upsample_initial_channel=64,
+    upsample_rates=(8, 8, 8),
+    upsample_kernel_sizes=(16, 16, 16),
+    upsample_initial_channel=128,
 )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tts_kernel.audio.spectrogram import melotts_mel
 from tts_kernel.data.spoken.batches import SpokenBatch
 from tts_kernel.data.spoken.clips import HOP
-from tts_kernel.models.melotts.alignment import alignment_scores, noise_scale
+from tts_kernel.models.melotts.alignment import noise_scale
 from tts_kernel.models.melotts.discriminators import halves
 from tts_kernel.models.melotts.losses import (
     discriminator_loss,
@@ -31,8 +31,6 @@ from tts_kernel.models.melotts.synthesizer import Training, segments
 from tts_kernel.models.melotts.text_encoder import Text
 from tts_kernel.recipes.melotts.model import Networks
 from tts_kernel.recipes.melotts.settings import Settings
-
-AHEAD = 2  # tokens, a blank and a phone: how far speech moves on from one frame to the next at most, but for haste
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class VoiceObjective(nn.Module):
         if model.DUR is not None:
             own |= {"dur_adv": 1.0, "dur_d": 1.0}
         self.weights: Mapping[str, float] = own
-        self.names = (*own, "monotonic")
+        self.names = (*own, "longest")
 
     @property
     def generator(self) -> nn.Module:
@@ -77,7 +75,7 @@ class VoiceObjective(nn.Module):
 
     def counts(self, batch: SpokenBatch) -> dict[str, int]:
         rows, frames = len(batch.ids), int(batch.frame_lengths.sum())
-        own = {"kl": frames, "dur": int(batch.token_lengths.sum()), "monotonic": frames - rows}
+        own = {"kl": frames, "dur": int(batch.token_lengths.sum())}
         return {name: own.get(name, rows) for name in self.names}
 
     def before_step(self, step: int) -> dict[str, float]:
@@ -115,7 +113,9 @@ class VoiceObjective(nn.Module):
     def please(self, batch: SpokenBatch, said: Said) -> dict[str, Tensor]:
         """What the generator learns from."""
         rows = len(batch.ids)
-        real, synthetic = halves(self.model.D(torch.cat([said.recorded, said.training.audio])))
+        with torch.no_grad():  # the generator learns nothing from what is thought of recordings
+            real = self.model.D(said.recorded)
+        synthetic = self.model.D(said.training.audio)
         sums = self._own_losses(batch, said.training)
         sums |= {"adv": generator_loss(synthetic)[0] * rows, "fm": feature_loss(real, synthetic) * rows}
         if self.model.DUR is not None:
@@ -128,20 +128,17 @@ class VoiceObjective(nn.Module):
 
     def forward(self, batch: SpokenBatch) -> dict[str, Tensor]:
         """The generator's own losses, always by the same draws, so that validations compare and training misses none;
-        and between how many neighbouring frames the likeliest token stays or moves on by at most `AHEAD`."""
+        and which share of a clip its longest token takes: nearly all of it where nothing is aligned yet."""
         text, generator = text_of(batch), self.model.G
         draws = generator.draw(text, batch.spectrograms, torch.Generator().manual_seed(self.settings.seed))
         lengths = batch.frame_lengths
         said = generator(text, batch.spectrograms, lengths, batch.speakers, alignment_noise=0.0, draws=draws)
-        moves = likeliest_tokens(said).diff(dim=1)
-        real = torch.arange(1, said.z_p.shape[2], device=lengths.device) < lengths[:, None]
-        steady = ((moves >= 0) & (moves <= AHEAD) & real).sum()
-        return {**self._own_losses(batch, said), "monotonic": steady.float()}
+        return {**self._own_losses(batch, said), "longest": (said.durations.amax(dim=1) / lengths).sum()}
 
     def summary(self, split: Literal["train", "val"], means: Mapping[str, float]) -> dict[str, float]:
         plain = {"mel_loss": means["mel"], "kl_loss": means["kl"], "duration_loss": means["dur"]}
         if split == "val":
-            return {"val/loss": means["mel"], **_named("val", plain), "val/monotonic": means["monotonic"]}
+            return {"val/loss": means["mel"], **_named("val", plain), "val/longest_phone": means["longest"]}
         weighted = {name: self.weights[name] * means[name] for name in self.weights}
         critics = ("d", "dur_d")
         metrics = {
@@ -162,10 +159,10 @@ class VoiceObjective(nn.Module):
         """That need no discriminator."""
         rows, frames, tokens = len(batch.ids), said.frame_mask.sum(), said.prior.mask.sum()
         with torch.autocast(said.audio.device.type, enabled=False):
-            recorded = self.mel.of_magnitudes(batch.spectrograms)
             spoken = self.mel(said.audio[:, 0].float())
+            recorded = self.mel.of_magnitudes(segments(batch.spectrograms, said.starts, spoken.shape[2]))
         return {
-            "mel": mel_loss(segments(recorded, said.starts, spoken.shape[2]), spoken) * rows,
+            "mel": mel_loss(recorded, spoken) * rows,
             "kl": kl_loss(said.z_p, said.posterior.log_deviation, said.m_p, said.logs_p, said.frame_mask) * frames,
             "dur": said.duration_loss.float().sum() * tokens,
         }
@@ -176,12 +173,6 @@ class VoiceObjective(nn.Module):
 
 def text_of(batch: SpokenBatch) -> Text:
     return Text(batch.phones, batch.token_lengths, batch.tones, batch.languages, batch.features)
-
-
-def likeliest_tokens(said: Training) -> Tensor:
-    """(batch, frames) by the scores alone, each frame for itself: what a search for a path begins with."""
-    scores = alignment_scores(said.z_p, said.prior.mean, said.prior.log_deviation)
-    return scores.masked_fill(~said.prior.mask.bool(), -torch.inf).argmax(dim=2)
 
 
 def _named(split: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -17,21 +17,21 @@ from tts_kernel.data.sampler import PlannedBatch, Position
 from tts_kernel.data.spoken import SpokenDataset
 from tts_kernel.data.spoken.sounds import RATE
 from tts_kernel.models.melotts.alignment import alignment_scores, path_of
+from tts_kernel.models.melotts.soft_alignment import soft_alignment
 from tts_kernel.models.melotts.synthesizer import Synthesizer
 from tts_kernel.models.melotts.text_encoder import Text
 from tts_kernel.recipes.melotts.corpus import SPOKEN
 from tts_kernel.recipes.melotts.objective import text_of
 from tts_kernel.recipes.melotts.settings import Settings
 from tts_kernel.runs import Run
+from tts_kernel.training.shown import SAMPLES, sample_file
 
 log = logging.getLogger(__name__)
 
-FOLDER = "samples"  # in the run's folder
-
 
 class Samples:
-    """Called with the step after every validation, the model in eval mode. It draws from generators of its own, so that
-    training is the same with and without it."""
+    """Called with the step after every validation, the model in eval mode; TensorBoard also shows what it leaves in
+    `samples/`. It draws from generators of its own, so that training is the same with and without it."""
 
     def __init__(self, model: Synthesizer, held: SpokenDataset, run: Run, settings: Settings) -> None:
         self.model, self.held, self.run, self.settings = model, held, run, settings
@@ -39,8 +39,8 @@ class Samples:
 
     @torch.inference_mode()
     def __call__(self, step: int) -> None:
-        folder = self.run.folder / FOLDER
-        folder.mkdir(exist_ok=True)
+        folder = self.run.folder
+        (folder / SAMPLES).mkdir(exist_ok=True)
         spoken: dict[str, np.ndarray] = {}
         for number, (code, text) in enumerate(SPOKEN[: self.settings.samples]):
             name = f"{number}_{code.lower()}"
@@ -49,7 +49,7 @@ class Samples:
             except ValueError as error:  # durations that have not been learned yet
                 log.info("step %d: %s is not spoken: %s", step, name, error)
                 continue
-            write(folder / f"step_{step:06d}_{name}.wav", spoken[name], RATE)
+            write(sample_file(folder, step, f"{name}.wav"), spoken[name], RATE)
         if spoken:
             draw_mels(
                 {
@@ -57,11 +57,12 @@ class Samples:
                     for name, wav in spoken.items()
                     if len(wav) > RATE // 20
                 },
-                folder / f"step_{step:06d}_mels.png",
+                sample_file(folder, step, "mels.png"),
             )
-        scores, path = self.alignment(0)
-        np.savez_compressed(folder / f"step_{step:06d}_alignment.npz", scores=scores.numpy(), path=path.numpy())
-        draw_alignment(scores, path, folder / f"step_{step:06d}_alignment.png")
+        likely, path = self.alignment(0)
+        arrays = sample_file(folder, step, "alignment.npz")
+        np.savez_compressed(arrays, likely=likely.numpy(), path=path.numpy())
+        draw_alignment(likely, path, sample_file(folder, step, "alignment.png"))
 
     def say(self, text: str, code: str, number: int) -> np.ndarray:
         """(samples,) in [-1, 1] by one of the run's speakers. Raises ValueError for a sentence without end."""
@@ -81,7 +82,7 @@ class Samples:
         return speech.audio[0, : int(speech.lengths[0])].float().clamp(-1.0, 1.0).cpu().numpy()
 
     def alignment(self, row: int) -> tuple[Tensor, Tensor]:
-        """Of a held-out clip: the probability of every token for each frame by itself, and the path that was found,
+        """Of a held-out clip: the probability of every token at each frame, and the path that was found,
         (frames, tokens) each."""
         device = next(self.model.parameters()).device
         batch = self.held[PlannedBatch(np.array([row]), Position())].to(device)
@@ -91,7 +92,8 @@ class Samples:
             text, batch.spectrograms, batch.frame_lengths, batch.speakers, alignment_noise=0.0, draws=draws
         )
         scores = alignment_scores(said.z_p, said.prior.mean, said.prior.log_deviation)
-        return scores[0].softmax(dim=1).cpu(), path_of(said.durations, scores.shape[1])[0].cpu()
+        likely = soft_alignment(scores, text.lengths, batch.frame_lengths)
+        return likely[0].cpu(), path_of(said.durations, scores.shape[1])[0].cpu()
 
 
 def draw_mels(mels: dict[str, Tensor], path: Path) -> None:
@@ -104,10 +106,10 @@ def draw_mels(mels: dict[str, Tensor], path: Path) -> None:
     _save(figure, path)
 
 
-def draw_alignment(scores: Tensor, path: Tensor, target: Path) -> None:
+def draw_alignment(likely: Tensor, path: Tensor, target: Path) -> None:
     """Probabilities and the path, (frames, tokens) each."""
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
-    for place, (title, values) in enumerate((("each frame by itself", scores), ("the likeliest path", path))):
+    for place, (title, values) in enumerate((("probability", likely), ("the likeliest path", path))):
         axis = figure.add_subplot(1, 2, place + 1)
         axis.imshow(values.T.numpy(), origin="lower", aspect="auto", interpolation="none", vmin=0.0, vmax=1.0)
         axis.set(title=title, xlabel="frame", ylabel="phone, with blanks" if place == 0 else "")

@@ -37,6 +37,7 @@ class Settings:
     model: Literal["public", "demo"] = "public"  # sizes, where no config names others
     n_speakers: Size = 256  # rows of the table; speakers of the lists must fit in
     batch_size: Size = 6  # clips per update, of all processes together
+    batching: Literal["windows", "buckets"] = "windows"  # like lengths; MeloTTS's buckets leave clips out
     epochs: Size = 1000
     max_steps: Count = 0  # stop early without changing the schedule; 0 for all
     segment_size: Size = 16_384  # samples that the decoder learns from at once; 8192 where memory is short
@@ -61,6 +62,7 @@ class Settings:
     samples: Count = 4  # fixed sentences that are spoken at each validation, languages in turn; 0: no pictures either
     aim: bool = True  # track in Aim too, where it is installed
     keep_decoded: Length = 2.0  # GB of waveforms, spectrograms and features that are kept in memory
+    keep_on_disk: Length = 20.0  # GB of spectrograms that are kept in the store
     num_workers: Count = 0  # processes that read batches
     prefetch_factor: Size = 2
     persistent_workers: bool = True

@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, fields
 
 import torch
 
+from tts_kernel.data.buckets import BucketPlan
 from tts_kernel.data.loader import LoaderSettings
-from tts_kernel.data.sampler import BatchPlan, padding_waste
+from tts_kernel.data.sampler import BatchPlan
 from tts_kernel.models.melotts.config import SynthesizerConfig
 from tts_kernel.models.melotts.config_values import to_mapping
 from tts_kernel.optim.optimizers import build as build_optimizer
+from tts_kernel.optim.schedules import by_epoch
 from tts_kernel.recipes.melotts import demo
-from tts_kernel.recipes.melotts.corpus import Corpus, fingerprint, open_corpus, plan_of
+from tts_kernel.recipes.melotts.corpus import Corpus, fingerprint, open_corpus, padding_of, plan_of, training_plan
 from tts_kernel.recipes.melotts.guide_config import merged, read_guide_config, write_public_config
 from tts_kernel.recipes.melotts.model import build_networks, sizes, symbols_of
 from tts_kernel.recipes.melotts.objective import VoiceObjective
@@ -21,7 +23,7 @@ from tts_kernel.recipes.melotts.samples import Samples
 from tts_kernel.recipes.melotts.settings import Settings
 from tts_kernel.runs import Run, project_path
 from tts_kernel.text.symbols import Symbols
-from tts_kernel.training.gan_trainer import gan_trainer
+from tts_kernel.training.gan_trainer import adversarial_updater, network_files
 from tts_kernel.training.launch.hold import held
 from tts_kernel.training.outcome import LoopSettings, Outcome
 from tts_kernel.training.processes import Processes, check_processes
@@ -40,7 +42,7 @@ class Prepared:
     corpus: Corpus
     symbols: Symbols
     config: SynthesizerConfig
-    plan: BatchPlan
+    plan: BatchPlan | BucketPlan
     horizon: int  # updates that the run is planned for
 
     def __str__(self) -> str:
@@ -51,7 +53,8 @@ class Prepared:
                 str(self.corpus),
                 f"{len(self.symbols)} symbols, {len(self.corpus.speakers)} of {settings.n_speakers} speakers",
                 f"{self.horizon:,} updates: {settings.epochs:,} epochs of {updates:,} batches of {settings.batch_size} "
-                f"clips, {padding_waste(self.plan):.1%} of them padding",
+                f"clips, {padding_of(self.plan):.1%} of them padding",
+                *([str(self.plan)] if isinstance(self.plan, BucketPlan) else []),
             ]
         )
 
@@ -67,7 +70,7 @@ def prepare(settings: Settings, run: Run) -> Prepared:
     if config:
         settings = merged(settings, config.settings, settings.config)
     corpus = open_corpus(settings, config)
-    plan = plan_of(corpus.train, settings.batch_size, settings.seed)
+    plan = training_plan(corpus.train, settings.batch_size, settings.seed, settings.batching)
     horizon = plan.updates_per_epoch() * settings.epochs
     size = sizes(settings, config, corpus.store.encoder.width)
     return Prepared(asked, settings, corpus, symbols_of(config), size, plan, horizon)
@@ -106,16 +109,16 @@ def make_trainer(prepared: Prepared, run: Run, processes: Processes) -> Trainer:
     groups[0]["weight_decay"] = settings.weight_decay
     updates = prepared.plan.updates_per_epoch()
     held_out = corpus.data(corpus.held, settings.keep_decoded / 2)
-    return gan_trainer(
+    optimizer, loop = build_optimizer("adamw", groups), _loop_settings(settings)
+    return Trainer(
         run=run,
         objective=objective,
-        networks=networks.parts(),
-        optimizer=build_optimizer("adamw", groups),
-        rate=lambda step: settings.lr_decay ** (step // updates),
+        optimizer=optimizer,
+        rate=lambda step: by_epoch(step, updates=updates, decay=settings.lr_decay),
         data=corpus.data(corpus.train, settings.keep_decoded / 2),
         plan=prepared.plan,
         validation=(held_out, plan_of(corpus.held, settings.batch_size, shuffle=False)),
-        settings=_loop_settings(settings),
+        settings=loop,
         processes=processes,
         identity={
             "model": to_mapping(prepared.config),
@@ -124,11 +127,14 @@ def make_trainer(prepared: Prepared, run: Run, processes: Processes) -> Trainer:
             "encoder": corpus.store.encoder.fingerprint,
             "validation": fingerprint(corpus.held),
             "rows": len(corpus.train),
+            "batching": settings.batching,
             "losses": [settings.c_mel, settings.c_kl, settings.duration_discriminator, settings.reference_losses],
             "seed": settings.seed,
         },
         digest=lambda count: fingerprint(corpus.train, count),
         recorded=asdict(prepared.asked),
+        updater=adversarial_updater(objective, optimizer, processes, loop),
+        after_save=network_files(run.checkpoints, networks.parts(), loop.keep_checkpoints),
         after_validation=Samples(networks.G, held_out, run, settings) if settings.samples else None,
     )
 
@@ -152,8 +158,8 @@ def explain(outcome: Outcome, prepared: Prepared, run: Run) -> str:
     lines = [f"{outcome.status}: {outcome.step:,} of {outcome.horizon:,} updates"]
     lines.append(f"mel loss of held-out clips: {before['val/loss']:.3f} before, {after['val/loss']:.3f} at the end")
     lines.append(
-        f"frames whose likeliest phone goes on as speech does: {before['val/monotonic']:.0%} before, "
-        f"{after['val/monotonic']:.0%} at the end"
+        f"share of a clip that its longest phone takes: {before['val/longest_phone']:.0%} before, "
+        f"{after['val/longest_phone']:.0%} at the end"
     )
     lines.append(f"{run.checkpoints / 'G_latest.pth'}, its config.json beside it; spoken: {run.folder / 'samples'}")
     if outcome.status == "step limit reached":
