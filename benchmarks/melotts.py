@@ -157,7 +157,7 @@ def plain(data: str, size: str, run: str, round_number: int) -> Figures:
     torch.set_num_threads(1)
     ready, _ = prepared(data, size, run, round_number)
     with mock.patch.object(networks, "NARROW", SIZES[size].narrow):
-        built = networks.build_networks(ready.settings, ready.config, ready.symbols, ready.corpus.speakers)
+        built = networks.build_networks(ready.settings, ready.config, ready.symbols, ready.corpus.speakers, "")
     return _figures(melotts_plain.train(ready, built, round_number))
 
 

@@ -35,7 +35,7 @@ def prepared(studio: Studio) -> Prepared:
 
 
 def networks_of(prepared: Prepared) -> Networks:
-    return build_networks(prepared.settings, prepared.config, prepared.symbols, prepared.corpus.speakers)
+    return build_networks(prepared.settings, prepared.config, prepared.symbols, prepared.corpus.speakers, "")
 
 
 def test_both_loops_have_the_same_losses_on_the_same_clips(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

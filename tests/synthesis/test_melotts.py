@@ -25,10 +25,11 @@ from tests.synthesis.tiny_melotts import (
 )
 from tests.tiny_spoken import Studio
 from tts_kernel.audio import wav as audio
+from tts_kernel.models.melotts.config_values import read_commented_json
 from tts_kernel.models.melotts.text_encoder import Text
 from tts_kernel.synthesis.melotts import TTS
 from tts_kernel.synthesis.speech import FADE, PAUSE, SynthesisError
-from tts_kernel.text.bge_m3 import EncoderError
+from tts_kernel.text.bge_m3 import BGEM3, EncoderError
 from tts_kernel.text.phones import to_ids, to_phones
 from tts_kernel.text.symbols import LANGUAGE_IDS, MELOTTS
 
@@ -353,6 +354,20 @@ def test_the_encoder_of_the_training_is_needed(folder: Path, tmp_path: Path) -> 
     write_model(tmp_path / "G_1.pth", make_model(replace(SIZES, bert_channels=24)))
     config = write_config(tmp_path / "config.json", bert_channels=24)
     with pytest.raises(SynthesisError, match="16 wide, the model reads 24"):
+        TTS(tmp_path, config, "cpu", bert=folder / "bge-m3")
+
+
+def test_another_encoder_than_that_of_the_training_is_refused(folder: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "G_1.pth")
+    config = tmp_path / "config.json"
+    for identity in (BGEM3(folder / "bge-m3").identity, "0123456789abcdef"):
+        values = read_commented_json(folder / "config.json") | {"text_encoder": identity}
+        config.write_text(json.dumps(values), encoding="utf-8")
+        if identity[:4] != "0123":
+            assert TTS(tmp_path, config, "cpu", bert=folder / "bge-m3").synthesize("Hi.", "Ann").seconds > 0
+    with pytest.raises(
+        SynthesisError, match=r"another text encoder \(\w{12}\) than .* \(0123456789ab, text_encoder in"
+    ):
         TTS(tmp_path, config, "cpu", bert=folder / "bge-m3")
 
 

@@ -126,6 +126,13 @@ def test_places_of_the_tokens_are_those_in_the_text(folder: Path) -> None:
         assert inner[-1][1] == len(text)
 
 
+def test_precision_changes_the_features_key_but_not_the_identity(folder: Path) -> None:
+    whole, half = BGEM3(folder), BGEM3(folder, half=True)
+    assert whole.identity == half.identity
+    assert whole.key("a") != half.key("a")
+    assert BGEM3(folder, layer=0).identity != whole.identity
+
+
 def test_half_precision_stays_close(folder: Path) -> None:
     features = BGEM3(folder, half=True).of_text(TEXTS[0])
     assert features.dtype == np.float32

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.house.project import ROOT
 from tts_kernel.training.adversarial import AdversarialUpdater, LossScale
 from tts_kernel.training.processes import Processes
 
@@ -208,3 +213,46 @@ def test_the_scale_grows_again_and_is_resumed() -> None:
     assert other.scale == scale
     take(other, batch())
     assert other.scale == LossScale(8.0, 0, 2)
+
+
+SHARED = """
+import sys
+import torch
+from tests.training.test_adversarial import Toy, Toys, adamw, batch
+from contextlib import nullcontext
+from tts_kernel.training.adversarial import AdversarialUpdater
+from tts_kernel.training.processes import Processes
+
+processes = Processes.from_environment("cpu")
+toy = Toy()
+update = AdversarialUpdater(toy, adamw(toy), processes, grad_clip=1e9, autocast=nullcontext)
+means = []
+for step in range(3):
+    whole = batch(step).real
+    share = Toys(whole[:4] if processes.main else whole[4:])
+    means.append(dict(update([share], update.totals([share])[0]).means))
+torch.save({"weights": toy.state_dict(), "means": means}, f"{sys.argv[1]}.{processes.rank}")
+"""
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    alone = Toy()
+    update = updater(alone)
+    means = [dict(take(update, batch(step)).means) for step in range(3)]
+    (tmp_path / "shared.py").write_text(SHARED, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "shared.py"), str(tmp_path / "found")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"found.{rank}", weights_only=True)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(found["weights"][name], value, rtol=1e-4, atol=1e-6)
+        for mine, theirs in zip(means, found["means"], strict=True):
+            assert theirs == pytest.approx(mine, rel=1e-5)

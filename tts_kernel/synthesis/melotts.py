@@ -197,6 +197,12 @@ class TTS:
                 f"{folder}: features are {encoder.width} wide, the model reads {width} (bert_channels); take the text "
                 "encoder that it was trained with"
             )
+        trained = self.generator.text_encoder
+        if trained and encoder.identity != trained:
+            raise SynthesisError(
+                f"{folder}: another text encoder ({encoder.identity[:12]}) than the model was trained with "
+                f"({trained[:12]}, text_encoder in config.json): its features mean something else; take that one"
+            )
         encoder.of_text("a")  # opens the weights: whether they are whole is known now, and the first text is not slower
         return encoder
 

@@ -29,6 +29,7 @@ class Generator:
     symbols: Symbols
     speakers: dict[str, int]  # numbers by name; empty where config.json lists none
     sample_rate: Hz
+    text_encoder: str  # BGEM3.identity of its training; empty where config.json does not say
     reads_features: bool  # False after a training with other text encoders than BGE-M3
     report: LoadReport  # what became of every tensor of the checkpoint
 
@@ -66,7 +67,7 @@ def open_generator(model_path: Path, config_path: Path) -> Generator:
     if not reads:
         log.warning("%s was trained with other text encoders than BGE-M3, and speaks without their features", path)
     model = fold_weight_norm(model).eval().requires_grad_(False)
-    return Generator(model, symbols, public.speakers, public.sampling_rate, reads, report)
+    return Generator(model, symbols, public.speakers, public.sampling_rate, public.text_encoder, reads, report)
 
 
 def find_generator(path: Path) -> Path:
@@ -87,7 +88,12 @@ def _with_names(public: PublicConfig, beside: Path) -> PublicConfig:
     if (public.symbols and public.speakers) or not beside.is_file():
         return public
     other = read_config(beside)
-    return replace(public, symbols=public.symbols or other.symbols, speakers=public.speakers or other.speakers)
+    return replace(
+        public,
+        symbols=public.symbols or other.symbols,
+        speakers=public.speakers or other.speakers,
+        text_encoder=public.text_encoder or other.text_encoder,
+    )
 
 
 def _table_sizes(path: Path) -> dict[str, int]:

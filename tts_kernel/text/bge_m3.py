@@ -83,14 +83,18 @@ class BGEM3:
         return int(self._config["max_position_embeddings"]) - int(self._config["pad_token_id"]) - 1
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the files, the layer and the precision: of everything that features follow from but the text. The
-        public weights take a few seconds."""
-        digest = hashlib.sha256(f"{self._layers} {self.half}".encode())
+    def identity(self) -> str:
+        """Hash of the files and the layer: the same on every device. The public weights take a few seconds."""
+        digest = hashlib.sha256(f"{self._layers}".encode())
         for path in (self.folder / CONFIG, self.folder / TOKENIZER, _weights(self.folder)):
             with path.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
         return digest.hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that features follow from but the text: the identity and the precision."""
+        return hashlib.sha256(f"{self.identity} {self.half}".encode()).hexdigest()
 
     def key(self, text: str) -> str:
         """What the features of a text are called in the feature store."""

@@ -103,6 +103,10 @@ def test_a_parameter_and_a_key_that_differ_are_refused() -> None:
 def test_what_a_run_writes_is_read_by_both_readers(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     model = replace(SIZES, n_vocab=len(SYMBOLS), n_speakers=2, segment_size=32)
-    write_public_config(path, Settings(n_speakers=2), model, SYMBOLS, {"a": 0, "b": 1})
+    write_public_config(path, Settings(n_speakers=2), model, SYMBOLS, {"a": 0, "b": 1}, "abc")
     for found in (read_config(path), read_guide_config(path)):
         assert (found.model, found.symbols, found.speakers) == (model, SYMBOLS.names, {"a": 0, "b": 1})
+    assert read_config(path).text_encoder == "abc"
+    path.write_text(path.read_text().replace('"abc"', "7"))
+    with pytest.raises(ConfigError, match="text_encoder is 7, expected a string"):
+        read_config(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from tests.tiny_spoken import LONG, Studio, write_config
 from tests.training.loop import assert_equal
 from tts_kernel.data.corpora.table import CorpusError
-from tts_kernel.models.melotts.config_values import read_config
+from tts_kernel.models.melotts.config_values import read_commented_json, read_config
 from tts_kernel.models.melotts.synthesizer import Synthesizer
 from tts_kernel.models.melotts.weights import load_weights
 from tts_kernel.models.weights import CheckpointError
@@ -110,6 +112,19 @@ def test_a_base_with_fewer_symbols_gives_its_rows_by_name(finished: Studio, stud
     own = trainer.model.state_dict()["G.enc_p.emb.weight"]
     theirs = read(Path(base))["model"]["enc_p.emb.weight"]
     assert torch.equal(own, theirs[: len(MELOTTS)])
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_reads_another_encoders_features_starts_fresh(finished: Studio, studio: Studio, same: bool) -> None:
+    base = finished.run().checkpoints / "G_latest.pth"
+    taken = studio.folder / base.name
+    shutil.copyfile(base, taken)
+    values = read_commented_json(base.with_name("config.json")) | ({} if same else {"text_encoder": "another"})
+    (studio.folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    settings = finished.settings(base_generator=str(taken))
+    trainer = make_trainer(prepare(settings, studio.run()), studio.run(), Processes(torch.device("cpu")))
+    own, theirs = trainer.model.state_dict()["G.enc_p.bert_proj.weight"], read(base)["model"]["enc_p.bert_proj.weight"]
+    assert torch.equal(own, theirs) is same
 
 
 def test_a_base_without_its_table_is_refused(finished: Studio, studio: Studio, tmp_path: Path) -> None:

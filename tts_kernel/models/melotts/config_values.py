@@ -43,6 +43,7 @@ class PublicConfig:
     filter_length: int = 2048  # samples of an STFT window
     hop_length: int = 512  # samples
     n_mel_channels: int = 128
+    text_encoder: str = ""  # which one it was trained with (BGEM3.identity); empty where the file does not say
 
 
 def config_from_mapping(kind: type[Config], values: Mapping[str, Any], where: str = "model configuration") -> Config:
@@ -96,6 +97,9 @@ def config_from_public(values: Mapping[str, Any], where: str = "config.json") ->
         problems.append("symbols is no list of strings")
     if not isinstance(speakers, Mapping) or not all(type(number) is int for number in speakers.values()):
         problems.append("data.spk2id does not map names to integers")
+    encoder = values.get("text_encoder", "")
+    if not isinstance(encoder, str):
+        problems.append(f"text_encoder is {encoder!r}, expected a string")
     segment = typed(train.get("segment_size", 16_384), 1, "train.segment_size", problems)  # samples
     if problems:
         raise ConfigError(f"{where}: " + "; ".join(problems))
@@ -112,7 +116,7 @@ def config_from_public(values: Mapping[str, Any], where: str = "config.json") ->
         raise ConfigError(
             f"{where}: upsample_rates multiply to {config.samples_per_frame}, expected hop_length {audio['hop_length']}"
         )
-    return PublicConfig(config, tuple(symbols), dict(speakers), **audio)
+    return PublicConfig(config, tuple(symbols), dict(speakers), **audio, text_encoder=encoder)
 
 
 def _section(values: Mapping[str, Any], name: str, problems: list[str]) -> Mapping[str, Any]:

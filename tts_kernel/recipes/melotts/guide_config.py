@@ -43,7 +43,7 @@ _OTHERS = {
     "train": {"init_lr_ratio", "warmup_epochs", "skip_optimizer", "mas_noise_scale_initial", "noise_scale_delta"},
     "data": {"spk2id", "disable_bert", *_AUDIO},
 }
-_TOP = {"train", "data", "model", "symbols", "num_tones", "num_languages"}
+_TOP = {"train", "data", "model", "symbols", "num_tones", "num_languages", "text_encoder"}
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,15 @@ def merged(settings: Settings, found: Mapping[str, Any], where: str) -> Settings
 
 
 def write_public_config(
-    path: Path, settings: Settings, model: SynthesizerConfig, symbols: Symbols, speakers: Mapping[str, int]
+    path: Path,
+    settings: Settings,
+    model: SynthesizerConfig,
+    symbols: Symbols,
+    speakers: Mapping[str, int],
+    text_encoder: str,
 ) -> None:
-    """config.json as public checkpoints have it beside them, and as `read_guide_config` reads it."""
+    """config.json as public checkpoints have it beside them, and as `read_guide_config` reads it; it also says which
+    text encoder (`BGEM3.identity`) the model was trained with."""
     sizes = asdict(model)
     top = {name: sizes.pop(name) for name in ("num_tones", "num_languages")}
     for name in ("n_vocab", "n_speakers", "spec_channels", "segment_size"):
@@ -127,6 +133,7 @@ def write_public_config(
         },
         "model": sizes,
         "symbols": list(symbols.names),
+        "text_encoder": text_encoder,
         **top,
     }
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

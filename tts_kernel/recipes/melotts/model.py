@@ -75,16 +75,17 @@ def symbols_of(config: GuideConfig | None) -> Symbols:
 
 
 def build_networks(
-    settings: Settings, config: SynthesizerConfig, symbols: Symbols, speakers: Mapping[str, int]
+    settings: Settings, config: SynthesizerConfig, symbols: Symbols, speakers: Mapping[str, int], text_encoder: str
 ) -> Networks:
     """With fresh weights, or those of the checkpoints that the settings name. Raises CheckpointError for one that does
-    not fit; symbols and speakers find their rows by name, through the config.json beside the generator's file."""
+    not fit; symbols and speakers find their rows by name, through the config.json beside the generator's file.
+    `text_encoder` is the `BGEM3.identity` of the run's."""
     torch.manual_seed(settings.seed)
     narrow = NARROW if settings.model == "demo" else 1
     networks = Networks(config, narrow=narrow, durations=settings.duration_discriminator)
     if settings.base_generator:
         path = project_path(settings.base_generator)
-        log.info("%s: %s", path, _load_generator(networks.G, path, symbols, speakers))
+        log.info("%s: %s", path, _load_generator(networks.G, path, symbols, speakers, text_encoder))
     for name, base in (("D", settings.base_discriminator), ("DUR", settings.base_duration)):
         network = networks.parts().get(name)
         if base and network is not None:
@@ -93,9 +94,11 @@ def build_networks(
     return networks
 
 
-def _load_generator(model: Synthesizer, path: Path, symbols: Symbols, speakers: Mapping[str, int]) -> object:
-    """By the rules of models/melotts/weights.py. Features of another text encoder start fresh, which those of a run of
-    ours are not."""
+def _load_generator(
+    model: Synthesizer, path: Path, symbols: Symbols, speakers: Mapping[str, int], text_encoder: str
+) -> object:
+    """By the rules of models/melotts/weights.py. What reads features of another text encoder starts fresh: a public
+    model's, and a run's of ours where its config.json names another."""
     beside = path.with_name("config.json")
     if not beside.is_file():
         return load_weights(model, path)
@@ -107,5 +110,5 @@ def _load_generator(model: Synthesizer, path: Path, symbols: Symbols, speakers: 
         model_symbols=symbols.names if public.symbols else None,
         file_speakers=public.speakers or None,
         model_speakers=speakers if public.speakers else None,
-        new_features=public.model.ja_bert_channels > 0,
+        new_features=public.model.ja_bert_channels > 0 or public.text_encoder not in ("", text_encoder),
     )

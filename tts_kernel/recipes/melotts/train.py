@@ -92,8 +92,14 @@ def train(prepared: Prepared, run: Run, processes: Processes | None = None) -> O
         trainer.resume_if_started()
         if processes.main:  # only now: a resume that was refused leaves the run's own record as it is
             run.save_settings(prepared.asked)
+            corpus = prepared.corpus
             write_public_config(
-                run.checkpoints / "config.json", settings, prepared.config, prepared.symbols, prepared.corpus.speakers
+                run.checkpoints / "config.json",
+                settings,
+                prepared.config,
+                prepared.symbols,
+                corpus.speakers,
+                corpus.store.encoder.identity,
             )
         return trainer.fit()
 
@@ -101,7 +107,9 @@ def train(prepared: Prepared, run: Run, processes: Processes | None = None) -> O
 def make_trainer(prepared: Prepared, run: Run, processes: Processes) -> Trainer:
     """The trainer of this run, its networks built; nothing is trained or resumed yet."""
     settings, corpus = prepared.settings, prepared.corpus
-    networks = build_networks(settings, prepared.config, prepared.symbols, corpus.speakers).to(processes.device)
+    encoder = corpus.store.encoder
+    networks = build_networks(settings, prepared.config, prepared.symbols, corpus.speakers, encoder.identity)
+    networks.to(processes.device)
     if processes.rank:
         torch.manual_seed(settings.seed + processes.rank)  # of dropout and draws; the weights are everyone's
     objective = VoiceObjective(networks, settings).to(processes.device)
@@ -124,7 +132,7 @@ def make_trainer(prepared: Prepared, run: Run, processes: Processes) -> Trainer:
             "model": to_mapping(prepared.config),
             "symbols": list(prepared.symbols.names),
             "speakers": corpus.speakers,
-            "encoder": corpus.store.encoder.fingerprint,
+            "encoder": encoder.fingerprint,
             "validation": fingerprint(corpus.held),
             "rows": len(corpus.train),
             "batching": settings.batching,
