@@ -39,7 +39,7 @@ class Toy(nn.Module):
 
     weights: Mapping[str, float] = {"near": 3.0, "adv": 1.0, "one": 1.0, "two": 1.0}
     names = ("near", "adv", "one", "two")
-    tokens = ("near",)
+    tokens = watched = ("near",)
 
     def __init__(self) -> None:
         super().__init__()

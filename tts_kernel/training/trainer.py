@@ -233,7 +233,7 @@ class Trainer:
         if self.settings.on_spike == "ignore":
             return None
         weights = self.objective.weights
-        return self.watch.add(sum(weights[name] * done.means[name] for name in self.objective.tokens))
+        return self.watch.add(sum(weights[name] * done.means[name] for name in self.objective.watched))
 
     def _validate_and_log(self) -> dict[str, float]:
         self.now.val_last = values = self.validate()

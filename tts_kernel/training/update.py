@@ -41,6 +41,10 @@ class Objective(Protocol):
     def tokens(self) -> Sequence[str]:
         """Of those whose targets count as tokens of the batch."""
 
+    @property
+    def watched(self) -> Sequence[str]:
+        """Of those whose sum tells whether the loss leaves its range."""
+
     def counts(self, batch: Any) -> dict[str, int]:
         """Targets by name, known before the forward pass, so that each micro-batch can be divided by the total of its
         update; a name that is absent has none."""

@@ -32,6 +32,14 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def test_its_speed_is_told_in_tokens_of_text(finished: Studio) -> None:
+    """They are many times the clips that the losses are means over."""
+    spoken = [record["train/tokens_per_second"] for record in finished.run().records() if "loss/g/total" in record]
+    clips = [4 * record["train/steps_per_second"] for record in finished.run().records() if "loss/g/total" in record]
+    assert spoken
+    assert all(many > 10 * few for many, few in zip(spoken, clips, strict=True))
+
+
 def test_a_run_leaves_what_others_know_it_by(finished: Studio) -> None:
     run = finished.run()
     found = names(run.checkpoints)

@@ -33,7 +33,7 @@ class TokenObjective(nn.Module):
     """Mean cross-entropy of the speech tokens, and the share that is predicted right. `model` is a language model, as
     it is or adapted."""
 
-    names, tokens = ("loss", "acc"), ("loss",)
+    names, tokens, watched = ("loss", "acc"), ("loss",), ("loss",)
     weights: Mapping[str, float] = {"loss": 1.0}
 
     def __init__(self, model: nn.Module, seed: int) -> None:
@@ -77,7 +77,7 @@ class TokenObjective(nn.Module):
 class VelocityObjective(nn.Module):
     """Mean squared error of the velocity over all values of all frames. `model` is a flow, as it is or adapted."""
 
-    names = tokens = ("loss",)
+    names = tokens = watched = ("loss",)
     weights: Mapping[str, float] = {"loss": 1.0}
 
     def __init__(self, model: nn.Module, seed: int) -> None:

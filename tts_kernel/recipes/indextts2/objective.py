@@ -22,7 +22,7 @@ class PairObjective(nn.Module):
     """0.2 text CE + 0.8 code CE, and in stage 2 the speaker CE behind the gradient reversal. A module, so that what
     wraps it to train in several processes sees every parameter used in its forward pass."""
 
-    tokens = ("text", "mel")
+    tokens = watched = ("text", "mel")
 
     def __init__(self, model: UnifiedVoice, settings: Settings, horizon: int) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ class Said:
 class VoiceObjective(nn.Module):
     """Every loss as a sum over its targets: rows, frames of the KL divergence, tokens of the durations."""
 
-    tokens = ("mel",)  # what the spike watch looks at, and rows are the clips of the speed
+    tokens, watched = ("dur",), ("mel",)
 
     def __init__(self, model: Networks, settings: Settings) -> None:
         super().__init__()
