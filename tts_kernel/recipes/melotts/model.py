@@ -24,7 +24,7 @@ from tts_kernel.text.symbols import SYMBOLS, Symbols
 log = logging.getLogger(__name__)
 
 NARROW = 8  # the demo's discriminators have an eighth of the published widths
-# The published architecture, for a minute on two cores.
+# The published architecture, for two minutes on two cores.
 DEMO = SynthesizerConfig(
     inter_channels=16,
     hidden_channels=32,
