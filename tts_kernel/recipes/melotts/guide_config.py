@@ -16,6 +16,7 @@ from tts_kernel.models.config_types import ConfigError
 from tts_kernel.models.melotts.config import SynthesizerConfig
 from tts_kernel.models.melotts.config_values import config_from_public, read_commented_json
 from tts_kernel.recipes.melotts.settings import Settings
+from tts_kernel.runs import write_atomically
 from tts_kernel.settings import SettingsError, read_settings
 from tts_kernel.text.symbols import Symbols
 
@@ -136,7 +137,7 @@ def write_public_config(
         "text_encoder": text_encoder,
         **top,
     }
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def _sections(values: dict[str, Any]) -> dict[str, Any]:
