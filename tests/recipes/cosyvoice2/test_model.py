@@ -25,6 +25,13 @@ def test_a_config_that_is_something_else_is_refused_by_its_file(tmp_path: Path, 
         read_sizes(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"llm: [", b"\xff\xfe\xfa"])
+def test_a_config_that_is_no_yaml_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"config\.yaml: not YAML"):
+        read_sizes(tmp_path)
+
+
 def test_every_attention_of_the_published_models_gets_an_adapter() -> None:
     with torch.device("meta"):
         llm, flow = fresh("llm", Sizes(LLMConfig(), FlowConfig())), fresh("flow", Sizes(LLMConfig(), FlowConfig()))

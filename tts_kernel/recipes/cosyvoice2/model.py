@@ -58,7 +58,10 @@ def read_sizes(folder: Path) -> Sizes:
     path = folder / CONFIG
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; expected one with llm.pt and flow.pt")
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(values, dict) or values.keys() - {"llm", "flow", "hift"}:
         raise ConfigError(f"{path}: found {values!r:.80}, expected the sections llm and flow, and hift for a vocoder")
     return Sizes(
